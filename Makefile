@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PRESET ?= quick
+
+.PHONY: figures all-figures test slow lint bench clean
+
+figures: $(READY)           ## the theory figures, quick preset
+	$(RUN) examples/reproduce.py --theory --preset $(PRESET)
+
+all-figures: $(READY)       ## every script; goes on where it stopped
+	$(RUN) examples/reproduce.py --resume --preset $(PRESET)
+
+test: $(READY)
+	$(RUN) -m pytest
+
+slow: $(READY)
+	$(RUN) -m pytest -m slow
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+bench: $(READY)
+	$(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
+
+# uv is used for its --overrides: neural-tangents asks for TensorFlow, which nothing here imports.
+$(READY): setup.cfg pyproject.toml overrides.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(RUN) -m uv pip install --quiet --overrides overrides.txt -e ".[all]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)
