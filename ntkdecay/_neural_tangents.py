@@ -71,7 +71,7 @@ def _lent_names() -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def _import() -> types.ModuleType:
+def _import() -> Any:
     if "neural_tangents" not in sys.modules:
         # An earlier attempt that failed leaves submodules behind, bound to a dead parent.
         for name in [n for n in sys.modules if n.startswith("neural_tangents.")]:
@@ -79,7 +79,7 @@ def _import() -> types.ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations that the import meets in JAX
         with _lent_names():
-            module = importlib.import_module("neural_tangents")
+            module: Any = importlib.import_module("neural_tangents")
     ours = getattr(module, "experimental", None)
     if ours is not None and ours.__spec__ is None:
         del module.experimental  # so that importing it asks for the real one, and for TensorFlow
@@ -88,8 +88,8 @@ def _import() -> types.ModuleType:
 
 def _repair() -> None:
     """Rebinds the private functions of neural-tangents that call what JAX and scipy removed."""
-    empirical = importlib.import_module("neural_tangents._src.empirical")
-    predict = importlib.import_module("neural_tangents._src.predict")
+    empirical: Any = importlib.import_module("neural_tangents._src.empirical")
+    predict: Any = importlib.import_module("neural_tangents._src.predict")
 
     def get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_in):
         with jax.disable_jit():  # which unrolls calls: the rules are for single primitives
@@ -124,7 +124,8 @@ def _repair() -> None:
 
     def get_flops(f, optimize, *args, **kwargs):
         lowered = jax.jit(f).lower(*args, **kwargs)
-        return (lowered.compile() if optimize else lowered).cost_analysis()["flops"]
+        analysis: Any = (lowered.compile() if optimize else lowered).cost_analysis()
+        return analysis["flops"]
 
     def std_basis(tree):
         leaves = jax.tree.leaves(tree)
@@ -168,11 +169,13 @@ def _repair() -> None:
     predict._is_on_cpu = lambda _: False
 
 
-def _open() -> types.ModuleType:
+def _open() -> Any:
     try:
         module = _import()
         _repair()
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("jax"):
+            raise  # something is not installed: that says it all
         raise ImportError(
             f"neural-tangents cannot be loaded on JAX {jax.__version__} ({error}); ntkdecay is "
             f"tested with JAX {_TESTED}: install one of these."
