@@ -120,7 +120,20 @@ def _repair() -> None:
     def eqn_vjp_fn(eqn, cts_in, *invals):
         if eqn is None:  # the identity
             return (cts_in,)
-        return ad.get_primitive_transpose(eqn.primitive)(cts_in, *invals, **eqn.params)
+        if isinstance(cts_in, ad.Zero):
+            return (None,) * len(invals)
+        linear = [i for i, value in enumerate(invals) if ad.is_undefined_primal(value)]
+
+        def apply(*linear_invals):
+            all_invals = list(invals)
+            for i, value in zip(linear, linear_invals, strict=True):
+                all_invals[i] = value
+            out = eqn.primitive.bind(*all_invals, **eqn.params)
+            return out[0] if eqn.primitive.multiple_results else out
+
+        cts_out = jax.linear_transpose(apply, *(invals[i].aval for i in linear))(cts_in)
+        by_index = dict(zip(linear, cts_out, strict=True))
+        return tuple(by_index.get(i) for i in range(len(invals)))
 
     def get_flops(f, optimize, *args, **kwargs):
         lowered = jax.jit(f).lower(*args, **kwargs)

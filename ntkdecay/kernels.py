@@ -15,13 +15,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ntkdecay._neural_tangents import NtkImplementation, empirical_ntk_fn
+from ntkdecay._tiles import by_tiles
 
 ApplyFn = Callable[[Any, Any], Array]
-Kernel = Callable[[Array, Array | None], Array]
 
 
 def analytic_kernel(
@@ -72,7 +73,7 @@ def _analytic_kernel(x1, x2, kernel_fn, get, tile):
         return k
 
     with _exact():
-        return _by_tiles(kernel, (1, 0), x1, x2, tile)
+        return by_tiles(kernel, (1, 0), x1, x2, tile)
 
 
 def empirical_ntk(
@@ -135,6 +136,11 @@ def empirical_ntk(
         )
     trace = _axes(trace_axes, out.ndim, "trace_axes")
     diagonal = _axes(diagonal_axes, out.ndim, "diagonal_axes")
+    if 0 in diagonal and x2 is not None and len(x1) != len(x2):
+        raise ValueError(
+            f"diagonal_axes={diagonal_axes} pairs the samples one by one, but x1 has {len(x1)} and "
+            f"x2 has {len(x2)}."
+        )
     if tile is not None and (vmap_axes is None or 0 in trace):
         raise ValueError(
             f"tile={tile} needs vmap_axes=0 and axis 0 outside trace_axes: samples that meet in a "
@@ -144,17 +150,8 @@ def empirical_ntk(
         if vmap_axes != 0:
             raise ValueError(f"vmap_axes is {vmap_axes!r}; allowed are 0 and None.")
         _check_samples_apart(apply_fn, params, x1)
-    return _empirical_ntk(
-        params,
-        x1,
-        x2,
-        apply_fn,
-        trace,
-        diagonal,
-        vmap_axes,
-        tile,
-        NtkImplementation(implementation),
-    )
+    options = (trace, diagonal, vmap_axes, tile, NtkImplementation(implementation))
+    return _empirical_ntk(params, x1, x2, apply_fn, *options)
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5, 6, 7, 8))
@@ -168,72 +165,16 @@ def _empirical_ntk(
         i = len(transposition)
         transposition += (i,) if axis in diagonal_axes else (i + 1, i)
     with _exact():
-        return _by_tiles(
+        return by_tiles(
             lambda a, b: ntk_fn(a, b, params), transposition, x1, x2, tile, 0 in diagonal_axes
         )
-
-
-def _by_tiles(
-    kernel: Kernel,
-    transposition: tuple[int, ...],
-    x1: Array,
-    x2: Array | None,
-    tile: int | None,
-    diagonal: bool = False,
-) -> Array:
-    """kernel(x1, x2) by tiles of samples, one at a time; exactly symmetric if x2 is None.
-
-    `transposition` are the kernel's axes with x and x' exchanged. If `diagonal`, the samples are
-    one axis of the kernel, not two.
-    """
-
-    def symmetric(x: Array) -> Array:
-        k = kernel(x, None)
-        return (k + k.transpose(transposition)) / 2
-
-    n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    if tile is None or tile >= max(n1, n2):
-        return symmetric(x1) if x2 is None else kernel(x1, x2)
-    a, b = _split(x1, tile), _split(x1 if x2 is None else x2, tile)
-    if diagonal:
-        k = lax.map(symmetric, a) if x2 is None else lax.map(lambda ab: kernel(*ab), (a, b))
-        return k.reshape(-1, *k.shape[2:])[:n1]
-
-    block = jax.eval_shape(kernel, a[0], b[0])
-    rest = block.shape[2:]
-    k = jnp.zeros((len(a) * tile, len(b) * tile, *rest), block.dtype)
-
-    def put(k: Array, block: Array, i, j) -> Array:
-        return lax.dynamic_update_slice(k, block, (i * tile, j * tile, *(0 for _ in rest)))
-
-    def on_diagonal(k: Array, i):
-        return put(k, symmetric(a[i]), i, i), None
-
-    def off_diagonal(k: Array, ij):
-        i, j = ij
-        block = kernel(a[i], b[j])
-        k = put(k, block, i, j)
-        return (k if x2 is not None else put(k, block.transpose(transposition), j, i)), None
-
-    if x2 is None:
-        k, _ = lax.scan(on_diagonal, k, jnp.arange(len(a)))
-        pairs = np.triu_indices(len(a), 1)
-    else:
-        pairs = np.unravel_index(np.arange(len(a) * len(b)), (len(a), len(b)))
-    k, _ = lax.scan(off_diagonal, k, tuple(jnp.asarray(p) for p in pairs))
-    return k[:n1, :n2]
-
-
-def _split(x: Array, tile: int) -> Array:
-    """x in tiles, (n_tiles, tile, ...), the last one filled up with the last sample."""
-    fill = jnp.repeat(x[-1:], -x.shape[0] % tile, axis=0)
-    return jnp.concatenate([x, fill]).reshape(-1, tile, *x.shape[1:])
 
 
 @contextlib.contextmanager
 def _exact() -> Iterator[None]:
     """neural-tangents promotes ranks; a kernel's small eigenvalues do not survive TF32 products."""
-    precision = jax.config.jax_default_matmul_precision or "highest"
+    config: Any = jax.config
+    precision = config.jax_default_matmul_precision or "highest"
     with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision(precision):
         yield
 
@@ -248,7 +189,7 @@ def _meeting(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
 
 def _check_samples_apart(apply_fn: ApplyFn, params: Any, x: Array) -> None:
     difference, size = _meeting(apply_fn, params, x[jnp.array([0, -1])])
-    if isinstance(difference, jax.core.Tracer):
+    if isinstance(difference, Tracer):
         return
     if difference > jnp.finfo(size.dtype).eps ** 0.5 * size:
         raise ValueError(

@@ -1,0 +1,121 @@
+r"""The degree k of a homogeneous network, and what homogeneity says of its derivatives.
+
+.. math:: f_{a\theta}(x) = a^k f_\theta(x), \qquad a > 0
+
+Networks with piecewise linear activations and pooling, without biases, are homogeneous: a network
+of L layers has degree L. Section 2 of `l2` (Lewkowycz & Gur-Ari 2020).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+ApplyFn = Callable[[Any, Any], Array]
+
+
+class Degree(NamedTuple):
+    """A measured degree k and the relative residual ‖θ·∂f − k f‖ / ‖f‖ left by it."""
+
+    degree: float
+    residual: float
+
+
+def degree(
+    apply_fn: ApplyFn, params: Any, x: ArrayLike, *, tolerance: float | None = None
+) -> Degree:
+    r"""The degree of homogeneity of a network in its parameters.
+
+    .. math:: \sum_\mu \theta_\mu \partial_\mu f(x) = k f(x)
+
+    Euler's identity, Lemma 1 with m = 0 of `l2` (SM B); k by least squares over samples and
+    outputs. Parameters that are exactly zero, as biases are at initialization, would hide the
+    terms they belong to: random values take their place. The identity is measured at one point,
+    so it can refute homogeneity but not prove it.
+
+    Args:
+        apply_fn: the network, f(params, x) -> array.
+        params: pytree of floating-point arrays.
+        x: inputs with f(x) not all zero; more samples and outputs make a sharper test.
+        tolerance: the largest residual allowed; None: the square root of the dtype's precision,
+            1.5e-8 in float64.
+
+    Returns:
+        `Degree(degree, residual)`.
+
+    Raises:
+        ValueError: if the network is not homogeneous, or zero or not finite at x.
+    """
+    f, euler = _euler(apply_fn, _without_zeros(params), x)
+    f_norm = jnp.linalg.norm(f)
+    if not (jnp.isfinite(f_norm) and f_norm > 0):
+        raise ValueError(
+            f"apply_fn's output has norm {float(f_norm)} at x, where its degree cannot be seen: "
+            "take other inputs or parameters."
+        )
+    k = jnp.vdot(f / f_norm, euler / f_norm)
+    residual = jnp.linalg.norm(euler - k * f) / f_norm
+    if tolerance is None:
+        tolerance = float(jnp.finfo(f.dtype).eps) ** 0.5
+    if not residual <= tolerance:
+        raise ValueError(
+            f"apply_fn is not homogeneous in its parameters: Euler's identity with the best degree, "
+            f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
+            f"{tolerance:.1e}; the usual causes are biases, the epsilon of batch or layer "
+            "normalization, and smooth activations such as tanh or gelu."
+        )
+    return Degree(float(k), float(residual))
+
+
+def lemma_1(
+    apply_fn: ApplyFn, params: Any, x: ArrayLike, degree: float, directions: Sequence[Any] = ()
+) -> tuple[Array, Array]:
+    r"""The two sides of Lemma 1, the derivative tensors contracted with m directions.
+
+    .. math:: \sum_\mu \theta_\mu \partial_\mu \partial_{\nu_1} \cdots \partial_{\nu_m} f(x)
+              = (k - m)\, \partial_{\nu_1} \cdots \partial_{\nu_m} f(x)
+
+    Lemma 1 of `l2` (SM B). It is the whole identity if it holds for enough directions.
+
+    Args:
+        apply_fn: the network, f(params, x) -> array, homogeneous of the given degree.
+        params: pytree of arrays θ.
+        x: inputs.
+        degree: k.
+        directions: v_1, …, v_m, each a pytree like params, contracted with ν_1, …, ν_m; m = 0, 1,
+            2, … as many as there are.
+
+    Returns:
+        The left and the right side, each of the shape of f(x).
+    """
+    derivative = functools.reduce(_along, directions, lambda p: apply_fn(p, x))
+    value, left = jax.jvp(derivative, (params,), (params,))
+    return left, (degree - len(directions)) * value
+
+
+def _along(f: Callable[[Any], Array], direction: Any) -> Callable[[Any], Array]:
+    return lambda params: jax.jvp(f, (params,), (direction,))[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _euler(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
+    """f and Σ θ ∂f, flat."""
+    f, euler = jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
+    return f.ravel(), euler.ravel()
+
+
+def _without_zeros(params: Any) -> Any:
+    """params with normal numbers, of the size of the others, for entries that are exactly zero."""
+    leaves, treedef = jax.tree.flatten(params)
+    square, size = sum(jnp.sum(p**2) for p in leaves), sum(p.size for p in leaves)
+    scale = jnp.where(square > 0, jnp.sqrt(square / max(size, 1)), 1.0)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    leaves = [
+        jnp.where(p == 0, scale.astype(p.dtype) * jax.random.normal(key, p.shape, p.dtype), p)
+        for key, p in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, leaves)
