@@ -1,0 +1,11 @@
+"""Every numbered statement of the four papers, checked; `python -m ntkdecay.symbolic` prints them.
+
+A check is a proof by computer algebra, an identity on random cases in floating point, or a
+simulation, and each comes with mutants that must be refuted: see `symbolic.registry`.
+"""
+
+from ntkdecay.symbolic import l2 as l2
+from ntkdecay.symbolic import width as width
+from ntkdecay.symbolic.registry import PAPERS, STATEMENTS, Statement, Verdict, statement
+
+__all__ = ["PAPERS", "STATEMENTS", "Statement", "Verdict", "statement"]
