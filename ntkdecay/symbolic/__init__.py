@@ -4,7 +4,9 @@ A check is a proof by computer algebra, an identity on random cases in floating 
 simulation, and each comes with mutants that must be refuted: see `symbolic.registry`.
 """
 
+from ntkdecay.symbolic import closed_form as closed_form
 from ntkdecay.symbolic import l2 as l2
+from ntkdecay.symbolic import representation as representation
 from ntkdecay.symbolic import width as width
 from ntkdecay.symbolic.registry import PAPERS, STATEMENTS, Statement, Verdict, statement
 
