@@ -5,6 +5,7 @@ simulation, and each comes with mutants that must be refuted: see `symbolic.regi
 """
 
 from ntkdecay.symbolic import closed_form as closed_form
+from ntkdecay.symbolic import deep_linear as deep_linear
 from ntkdecay.symbolic import l2 as l2
 from ntkdecay.symbolic import representation as representation
 from ntkdecay.symbolic import width as width

@@ -15,6 +15,7 @@ import numpy as np
 import sympy as sp
 from scipy.integrate import quad_vec, solve_ivp
 from scipy.linalg import expm
+from sympy.utilities.iterables import partitions
 
 from ntkdecay.symbolic.homogeneous import THETA, dot, euler, gradient, homogeneous, rescaled
 from ntkdecay.symbolic.networks import along, examples, relative
@@ -155,8 +156,8 @@ def lemma_2(
 
     changes = []
     for vertices in range(1, 13):
-        for partition in sp.utilities.iterables.partitions(vertices):
-            sizes = [size for size, count in partition.items() for _ in range(count)]
+        for partition in partitions(vertices):
+            sizes = [size for size, count in dict(partition).items() for _ in range(count)]
             # ∂_ν f(x') joins the component of ∂_ν ∂^a f(x), any of them; a factor of ℓ' = f − y
             # is a component of its own.
             joined = [[*sizes[:i], s + 1, *sizes[i + 1 :]] for i, s in enumerate(sizes)]

@@ -119,7 +119,7 @@ def statement(
 
 def _flatten(residuals: Any) -> list[Any]:
     if isinstance(residuals, sp.MatrixBase):
-        return list(residuals)
+        return residuals.flat()
     if isinstance(residuals, Iterable) and not isinstance(residuals, sp.Basic):
         return [leaf for item in residuals for leaf in _flatten(item)]
     return [residuals]
@@ -155,7 +155,7 @@ def _differs(residual: Any, tolerance: float) -> bool:
     return any(v.is_number and abs(v) > sp.Float("1e-18") for v in values)
 
 
-def _points(expression: sp.Basic) -> list[dict[sp.Basic, sp.Rational]]:
+def _points(expression: sp.Basic) -> list[Any]:
     """Three generic points: rationals, distinct for each symbol; small integers for integers."""
     symbols = sorted(expression.free_symbols, key=str)
     return [

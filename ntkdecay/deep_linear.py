@@ -1,0 +1,299 @@
+r"""Fixed points of deep linear networks trained with L2: all of them, with their stability.
+
+For f(x) = β W_L … W_0 x with L = `depth`, the loss ½ Σ (f − y)² + (λ/2)‖θ‖² is stationary exactly
+where the end-to-end vector is zero or the ridge solution
+
+.. math:: v = (X^T X + I/\rho)^{-1} X^T y, \quad \rho = \frac{\beta^2}{\lambda} \tilde f^L, \quad
+          \tilde f = \frac1\lambda \sum_i \frac{\rho\kappa_i \tilde y_i^2}{(1+\rho\kappa_i)^2}
+
+(κ_i, ỹ_i: the spectrum of XXᵀ and the labels in its basis). It is (S20) of Lewkowycz & Gur-Ari
+(2020) with the condition that the residuals and f belong together. Read as λ(ρ) it is explicit,
+
+.. math:: (L + 1) \ln\lambda = \ln\beta^2 - \psi(\ln\rho), \qquad
+          \psi(s) = s - L \ln \sum_i \frac{\kappa_i \tilde y_i^2 e^s}{(1 + \kappa_i e^s)^2},
+
+so fixed points are the roots of one scalar function, pairs are born where ψ' = 0, and a root is
+stable exactly where ψ' > 0. The network enters only through λ^{L+1}/β²: with β = n^{−L/2} (NTK) λ
+scales as n^{−L/(L+1)}, with β = 1 (standard) as 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+
+__all__ = ["FixedPoint", "critical_l2", "fixed_points", "normalization"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """One stationary network, up to rotations of its hidden layers.
+
+    Args:
+        v: end-to-end weights: f(x) = v·x, shape (d,); (d, outputs) with several outputs.
+        ridge: ρ of the self-consistent ridge 1/ρ; 0 where v = 0.
+        scale: ‖W_l‖_F, the same for each layer.
+        loss: ½ Σ (f − y)² without the L2 term (of this singular value, with several outputs).
+        eigenvalue: the smallest eigenvalue of the Hessian off the directions that rotate hidden
+            layers (those have eigenvalue 0).
+    """
+
+    v: Array
+    ridge: float
+    scale: float
+    loss: float
+    eigenvalue: float
+
+    @property
+    def stable(self) -> bool:
+        """Whether gradient descent with small steps returns to it."""
+        return self.eigenvalue > 0
+
+
+def normalization(
+    width: int, depth: int, parameterization: Literal["ntk", "standard"] = "ntk"
+) -> float:
+    """β of f = β W_L … W_0 x: n^{−L/2} (NTK) or 1 (standard); SM B.1 of Lewkowycz & Gur-Ari.
+
+    Raises:
+        ValueError: for a width or depth below 1, or another parameterization.
+    """
+    if width < 1 or depth < 1:
+        raise ValueError(f"width and depth must be at least 1, not {width} and {depth}")
+    if parameterization not in ("ntk", "standard"):
+        raise ValueError(f"parameterization must be 'ntk' or 'standard', not {parameterization!r}")
+    return width ** (-depth / 2) if parameterization == "ntk" else 1.0
+
+
+def fixed_points(
+    x: ArrayLike, y: ArrayLike, *, l2: float, depth: int, beta: float = 1.0
+) -> list[FixedPoint] | list[list[FixedPoint]]:
+    r"""Every fixed point of gradient descent on ½ Σ (f − y)² + (λ/2)‖θ‖², by growing ρ.
+
+    .. math:: \rho = (\beta^2/\lambda) \tilde f(\rho)^L  \quad\text{or}\quad v = 0
+
+    One layer more than `depth` (W_0 … W_L); `depth` = 1 has at most one root beside v = 0, more
+    depth has pairs of which one is unstable. At the critical λ itself a pair is one point with
+    eigenvalue 0.
+
+    With several outputs, y of shape (samples, outputs), the fixed points are known for whitened
+    inputs, XᵀX = κI: each singular value a_i of Xᵀy is a one-sample problem of its own, and a
+    list is returned for each, in falling order. A fixed point of the network takes one element of
+    each list and adds their v. It is stable if each is, and if no a_j whose element is v = 0
+    exceeds an a_i whose element is not.
+
+    Args:
+        x: inputs, (samples, d).
+        y: labels, (samples,) or (samples, outputs).
+        l2: λ > 0.
+        depth: L >= 1, the number of hidden layers.
+        beta: β > 0, see `normalization`. Hidden layers are at least two wide.
+
+    Raises:
+        ValueError: for arguments outside these ranges, non-finite or mismatched data, or several
+            outputs whose inputs are not whitened.
+    """
+    x, y = _checked(x, y, depth, beta)
+    if not (np.isfinite(l2) and l2 > 0):
+        raise ValueError(
+            f"l2 must be positive, not {l2}: without it every interpolating network is stationary"
+        )
+    left, singular, right = np.linalg.svd(x, full_matrices=False)
+    if y.ndim == 1:
+        keep = singular > singular[0] * max(x.shape) * np.finfo(float).eps
+        labels = left.T @ y
+        unreachable = 0.5 * max(float(y @ y - labels[keep] @ labels[keep]), 0.0)
+        spectrum = _Spectrum(singular[keep] ** 2, labels[keep], depth, beta)
+        return [
+            spectrum.point(ridge, l2, right[keep], unreachable)
+            for ridge in (0.0, *spectrum.roots(l2))
+        ]
+    if singular.size < x.shape[1] or np.ptp(singular) > 1e-10 * singular[0]:
+        raise ValueError(
+            "several outputs need whitened inputs (XᵀX a multiple of the identity), or the layers' "
+            "singular vectors have no closed form; whiten x or treat the outputs one by one"
+        )
+    kappa = np.mean(singular**2)
+    out, strengths, into = np.linalg.svd(y.T @ x, full_matrices=False)
+    problems = []
+    for strength, one_output, one_input in zip(strengths, out.T, into, strict=True):
+        # One singular value is one sample with κ and label a/√κ.
+        spectrum = _Spectrum(
+            np.array([kappa]), np.array([strength / math.sqrt(kappa)]), depth, beta
+        )
+        points = [
+            spectrum.point(ridge, l2, one_input[None, :], 0.0)
+            for ridge in (0.0, *spectrum.roots(l2))
+        ]
+        problems.append(
+            [
+                FixedPoint(np.outer(p.v, one_output), p.ridge, p.scale, p.loss, p.eigenvalue)
+                for p in points
+            ]
+        )
+    return problems
+
+
+def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) -> float:
+    r"""The λ above which v = 0 is the only fixed point.
+
+    .. math:: \lambda_c = \max_\rho \left[\beta^2 F(\rho)^L / \rho\right]^{1/(L+1)}, \qquad
+              F(\rho) = \sum_i \rho \kappa_i \tilde y_i^2 / (1 + \rho \kappa_i)^2
+
+    For L = 1 it is β ‖Xᵀy‖, where the branch leaves v = 0; for L ≥ 2 the fold at which the last
+    pair meets, far from v = 0: a first-order transition.
+
+    Raises:
+        ValueError: as `fixed_points`, and for several outputs.
+    """
+    x, y = _checked(x, y, depth, beta)
+    if y.ndim != 1:
+        raise ValueError("critical_l2 takes one output: give the columns of y one by one")
+    left, singular, _ = np.linalg.svd(x, full_matrices=False)
+    spectrum = _Spectrum(singular**2, left.T @ y, depth, beta)
+    if depth == 1:
+        return beta * float(np.linalg.norm(x.T @ y))
+    return max((math.exp(spectrum.log_l2(s)) for s in spectrum.folds()), default=0.0)
+
+
+class _Spectrum:
+    """ψ of the module's docstring and its roots, for κ_i > 0 with ỹ_i ≠ 0."""
+
+    def __init__(self, kappa: Array, labels: Array, depth: int, beta: float) -> None:
+        self.all_kappa, self.all_labels, self.depth, self.beta = kappa, labels, depth, beta
+        weight = kappa * labels**2
+        seen = weight > 0
+        self.log_kappa = np.log(kappa[seen])
+        self.log_weight = np.log(weight[seen])
+
+    def _terms(self, s: Array) -> tuple[Array, Array]:
+        """Logarithms of the terms of F(e^s), and κ e^s, each of shape (s, κ)."""
+        log_z = s[:, None] + self.log_kappa
+        return s[:, None] + self.log_weight - 2 * np.logaddexp(0.0, log_z), log_z
+
+    def psi(self, s: float) -> float:
+        terms, _ = self._terms(np.array([s]))
+        return s - self.depth * float(np.logaddexp.reduce(terms[0]))
+
+    def slope(self, s: Array) -> Array:
+        """ψ' = 1 − L ⟨(1 − z)/(1 + z)⟩ with z = κ e^s, averaged over the terms of F."""
+        terms, log_z = self._terms(s)
+        weights = np.exp(terms - terms.max(axis=1, keepdims=True))
+        return 1 + self.depth * np.sum(weights * np.tanh(log_z / 2), 1) / weights.sum(1)
+
+    def log_l2(self, s: float) -> float:
+        return (2 * math.log(self.beta) - self.psi(s)) / (self.depth + 1)
+
+    def folds(self) -> list[float]:
+        """Every s with ψ'(s) = 0, rising.
+
+        All lie where z = κ e^s = (L−1)/(L+1) for some κ between the extremes. |ψ''| ≤ L, so an
+        interval of half-width h whose midpoint has |ψ'| > L h holds none: such intervals are set
+        aside, the others halved.
+        """
+        if self.depth == 1 or not self.log_kappa.size:
+            return []
+        middle = math.log((self.depth - 1) / (self.depth + 1))
+        low, high = middle - self.log_kappa.max() - 0.5, middle - self.log_kappa.min() + 0.5
+        half = (high - low) / 128
+        middles = low + half * np.arange(1, 128, 2)
+        while half > 1e-6 and middles.size:
+            middles = middles[np.abs(self.slope(middles)) <= self.depth * half]
+            half /= 2
+            middles = np.concatenate([middles - half, middles + half])
+        middles = np.sort(middles)
+        before, after = self.slope(middles - half), self.slope(middles + half)
+
+        def one(s: float) -> float:
+            return float(self.slope(np.array([s]))[0])
+
+        return [
+            float(brentq(one, m - half, m + half, xtol=1e-14))
+            for m, change in zip(middles, (before < 0) != (after < 0), strict=True)
+            if change
+        ]
+
+    def roots(self, l2: float) -> list[float]:
+        """Every ρ > 0 of the self-consistency equation, rising."""
+        if not self.log_kappa.size:
+            return []
+        level = 2 * math.log(self.beta) - (self.depth + 1) * math.log(l2)
+
+        def excess(s: float) -> float:
+            return self.psi(s) - level
+
+        turning = self.folds()
+        touching = 1e-13 * (abs(level) + self.depth)
+        # Outside the turning points ψ runs with slope within [1 − L, 1 + L], to both infinities
+        # for L ≥ 2; for L = 1 it has a limit on the left, below which there is no root.
+        left = min([*turning, -self.log_kappa.max()]) - 1.0
+        right = max([*turning, -self.log_kappa.min()]) + 1.0
+        if self.depth > 1:
+            while excess(left) <= 0:
+                left -= 2 * (right - left)
+        else:
+            left = -float(self.log_kappa.max()) - 40.0
+        while excess(right) <= 0:
+            right += right - left
+        knots, found = [left, *turning, right], []
+        for a, b in itertools.pairwise(knots):
+            if excess(a) * excess(b) < 0 and min(abs(excess(a)), abs(excess(b))) > touching:
+                found.append(brentq(excess, a, b, xtol=1e-15, rtol=1e-15))
+        # At a fold two roots are one.
+        found += [s for s in turning if abs(excess(s)) <= touching]
+        return [math.exp(s) for s in sorted(found)]
+
+    def point(self, ridge: float, l2: float, basis: Array, unreachable: float) -> FixedPoint:
+        """The fixed point of this ρ; `basis`: X's right singular vectors, as rows."""
+        z = ridge * self.all_kappa
+        residual = self.all_labels / (1 + z)
+        v = ridge * np.sqrt(self.all_kappa) * residual
+        loss = 0.5 * float(residual @ residual) + unreachable
+        scale = math.sqrt(float(z @ residual**2) / l2)
+        # λ is an eigenvalue wherever there is a direction besides v and the hidden layers' own.
+        rest = l2 if self.depth > 1 or basis.shape[1] > 1 else 2 * l2
+        if ridge == 0:
+            pull = self.beta * float(np.linalg.norm(np.sqrt(self.all_kappa) * self.all_labels))
+            lowest = l2 - pull if self.depth == 1 else l2
+        else:
+            lowest = min(rest, l2 * _lowest_eigenvalue(z, v / np.linalg.norm(v), self.depth))
+        return FixedPoint(basis.T @ v, ridge, scale, loss, lowest)
+
+
+def _lowest_eigenvalue(z: Array, direction: Array, depth: int) -> float:
+    """Smallest eigenvalue, in units of λ, of the one block of the Hessian that can be negative.
+
+    All layers have rank one and the same norm. The Hessian is 0 and 2λ for each rotation of the
+    hidden units, 2λ for the differences of the upper layers' norms, and λ elsewhere, besides this
+    block for the common norm of the upper layers and W_0 along X's singular vectors. Its
+    determinant is 2ψ' Π(1 + z_i).
+    """
+    block = np.diag(np.concatenate([[2.0 - depth + depth * float(z @ direction**2)], 1 + z]))
+    block[0, 1:] = block[1:, 0] = math.sqrt(depth) * (z - 1) * direction
+    return float(np.linalg.eigvalsh(block)[0])
+
+
+def _checked(x: ArrayLike, y: ArrayLike, depth: int, beta: float) -> tuple[Array, Array]:
+    inputs, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if inputs.ndim != 2 or 0 in inputs.shape:
+        raise ValueError(f"x must be a (samples, d) matrix, not of shape {inputs.shape}")
+    if labels.ndim not in (1, 2) or labels.shape[0] != inputs.shape[0] or 0 in labels.shape:
+        raise ValueError(
+            f"y must be ({inputs.shape[0]},) or ({inputs.shape[0]}, outputs), one row for each "
+            f"row of x, not of shape {labels.shape}"
+        )
+    if not (np.isfinite(inputs).all() and np.isfinite(labels).all()):
+        raise ValueError("x and y must be finite: drop or replace NaN and infinite entries first")
+    if depth != int(depth) or depth < 1:
+        raise ValueError(f"depth must be an integer of at least 1 (hidden layers), not {depth}")
+    if not (np.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta must be positive and finite, not {beta}")
+    return inputs, labels
