@@ -1,0 +1,106 @@
+"""What every predictor asks of its arguments, each refusal one sentence."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def as_float(*values: ArrayLike) -> tuple[Array, ...]:
+    """The arguments as arrays of their common floating dtype (JAX's promotion, Python numbers weak)."""
+    known = [value if hasattr(value, "dtype") or np.isscalar(value) else np.asarray(value) for value in values]
+    dtype = jnp.result_type(*known, 1.0)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"Expected real numbers, got {dtype}.")
+    return tuple(jnp.asarray(value, dtype) for value in known)
+
+
+def check_degree(degree: float) -> float:
+    """k as a Python float: 0, 1 or any real above 1."""
+    if isinstance(degree, jax.core.Tracer):
+        raise TypeError("`degree` must be a Python number: the closed form is chosen by it at trace time.")
+    value = float(degree)
+    if not (value in (0.0, 1.0) or 1.0 < value < math.inf):
+        raise ValueError(
+            f"`degree` is {degree}; allowed are 0 (scale invariant), 1 (linear in its parameters) and any real "
+            "above 1 (a deep network: the number of its weight layers)."
+        )
+    return value
+
+
+def refuse(value: Any, wrong: Any, message: str) -> Any:
+    """`value`, unless `wrong`: then a ValueError, at the call if that is known there, else when it runs."""
+    if isinstance(wrong, jax.core.Tracer):
+        return eqx.error_if(value, wrong, message)
+    if wrong:
+        raise ValueError(message)
+    return value
+
+
+def check_non_negative(value: Any, name: str, meaning: str) -> Any:
+    """`value`, refused where negative or NaN."""
+    number = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    least = "" if isinstance(value, jax.core.Tracer) or not number.size else f", but its smallest entry is {number.min()}"
+    return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
+
+
+def check_kernel(k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]) -> Array:
+    """The training kernel as a symmetric matrix over the samples and the outputs that are not in `trace_axes`."""
+    kept = tuple(size for axis, size in enumerate(y_shape) if axis not in trace_axes)
+    expected = tuple(size for size in kept for _ in range(2))
+    if k_train_train.shape != expected:
+        raise ValueError(
+            f"`k_train_train` has shape {k_train_train.shape}, but labels of shape {y_shape} with "
+            f"trace_axes={trace_axes} need {expected}: each axis that is not traced, twice."
+        )
+    k = as_matrix(k_train_train)
+    k = refuse(
+        k,
+        ~jnp.isfinite(k).all(),
+        "`k_train_train` has NaN or infinite entries; the usual cause is an input that is not finite, or an "
+        "all-zero one under a normalization.",
+    )
+    size = jnp.abs(k).max(initial=0.0)
+    skew = jnp.abs(k - k.T).max(initial=0.0)
+    return refuse(
+        (k + k.T) / 2,
+        skew > jnp.sqrt(jnp.finfo(k.dtype).eps) * size,
+        f"`k_train_train` is not symmetric{_value(' (largest difference {:.3g})', skew)}; the usual cause is a kernel "
+        "between two different sets of points.",
+    )
+
+
+def check_spectrum(eigenvalues: Array) -> Array:
+    """Eigenvalues in ascending order, those below 0 by rounding set to 0, those clearly below refused."""
+    tolerance = 10 * eigenvalues.size * jnp.finfo(eigenvalues.dtype).eps * jnp.abs(eigenvalues).max(initial=0.0)
+    least = eigenvalues.min(initial=0.0)
+    return refuse(
+        jnp.maximum(eigenvalues, 0.0),
+        least < -tolerance,
+        f"`k_train_train` is not positive semi-definite{_value(': its smallest eigenvalue is {:.3g}', least)}; compute "
+        "it in float64, or, if it is a sample estimate, from a larger batch of samples.",
+    )
+
+
+def check_shape(value: Array, shape: tuple[int, ...], name: str) -> Array:
+    """`value` broadcast from a scalar, or of exactly `shape`."""
+    if value.ndim and value.shape != shape:
+        raise ValueError(f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}.")
+    return jnp.broadcast_to(value, shape)
+
+
+def as_matrix(kernel: Array) -> Array:
+    """A kernel with the axes (a, a', b, b', …) as a matrix over (a, b, …) × (a', b', …)."""
+    rows, columns = kernel.shape[::2], kernel.shape[1::2]
+    order = (*range(0, kernel.ndim, 2), *range(1, kernel.ndim, 2))
+    return kernel.transpose(order).reshape(math.prod(rows), math.prod(columns))
+
+
+def _value(text: str, number: Any) -> str:
+    """`text` with the number in it, where it is known."""
+    return "" if isinstance(number, jax.core.Tracer) else text.format(float(number))

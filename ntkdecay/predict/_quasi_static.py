@@ -1,0 +1,148 @@
+r"""The gain G_s of a mode that tracks its label while its kernel decays.
+
+.. math:: G_s(u) = u^{1-s} e^{u} \Gamma(s, u), \qquad s = \frac{k-2}{2(k-1)}, \qquad
+          u_t = \frac{\gamma}{c} e^{-ct}, \quad c = 2(k-1)\lambda
+
+With :math:`p = 1-s` it is the mean of u/(u+T) for T drawn from the Gamma distribution of shape p: it
+rises from 0 at u = 0 to 1 at u = ∞. Once k is fixed it is a function of one variable, so its
+expansion is made once, in numpy at trace time, and what runs is two short polynomials:
+
+- u < 1: :math:`G = u\,[A(u) - C u^m e^u \varphi_\sigma(u)]`, with φ_σ(u) = (1 − u^{−σ})/σ (log u at σ = 0),
+  where s = σ − m and |σ| <= 1/2: written so that the poles of Γ(s) at s = 0, −1, … have cancelled;
+- u >= 1: :math:`1 - G = \frac{p}{u+p} S(1/u)` with S a polynomial fitted at Chebyshev nodes (S → 1 at u = ∞ and as k → 1).
+"""
+
+from functools import lru_cache, reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+import scipy.special as sc
+from jax import Array
+from jax.typing import ArrayLike
+from numpy.polynomial import chebyshev
+
+from ntkdecay.predict._checks import as_float, check_degree
+
+
+class Expansion(NamedTuple):
+    """G_s for one degree k: the numbers of the module's two formulas."""
+
+    p: float  # 1 − s
+    sigma: float  # s = σ − m
+    m: int
+    power: np.ndarray  # A, ascending
+    singular: float  # C
+    scale: float  # the variable of S is 2w − 1 with w = v(1 + scale)/(1 + scale·v), v = 1/u
+    inverse_power: np.ndarray  # S, ascending
+
+
+@lru_cache
+def expansion(degree: float) -> Expansion:
+    """The expansion of G_s for degree k > 1, accurate to about 1e-15."""
+    s, p = (degree - 2) / (2 * (degree - 1)), degree / (2 * (degree - 1))
+    m = max(0, int(np.floor(0.5 - s)))
+    power, singular = _power_series(s, m)
+    scale = p + 2
+    return Expansion(p, s + m, m, power, singular, scale, _inverse_series(p, scale))
+
+
+def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarray, float]:
+    """A and C. Before the pole at n = m the terms are −1/(s)_{n+1}; they may end before they reach it."""
+    head, product = [], 1.0
+    for n in range(m):
+        product /= s + n
+        head.append(-product)
+        if abs(product) < negligible / abs(s):
+            return np.array(head), 0.0
+    # From the pole on, A_n = Γ(σ)/n! − 1/(σ)_{n+1} as Γ(1+σ)/n! · (1 − e^{−D_n})/σ, exact as σ → 0,
+    # with D_n = log Γ(n+1+σ)/n!.
+    sigma, n = s + m, np.arange(21)
+    j = np.arange(2, 60)
+    d_over_sigma = -np.euler_gamma - np.sum(sc.zeta(j) * (-sigma) ** (j - 1) / j)
+    log_gamma = sigma * d_over_sigma
+    x = sigma / n[1:]
+    log1p_over_sigma = np.where(x == 0, 1.0, np.log1p(x) / np.where(x == 0, 1.0, x)) / n[1:]
+    d_over_sigma += np.concatenate([[0.0], np.cumsum(log1p_over_sigma)])
+    gamma = product * np.exp(log_gamma)
+    tail = gamma / sc.factorial(n) * d_over_sigma * sc.exprel(-sigma * d_over_sigma)
+    return np.concatenate([head, tail]), float(gamma)
+
+
+def _inverse_series(p: float, scale: float, nodes: int = 64, negligible: float = 1e-15) -> np.ndarray:
+    """S on u >= 1 from its values E[(u+p)/(u+T)], T of shape p+1, by the trapezoidal rule in log T."""
+    theta = np.pi * (np.arange(nodes) + 0.5) / nodes
+    w = (1 + np.cos(theta)) / 2
+    u = 1 + scale * (1 - w)  # times w
+    xi = np.arange(-42 / (p + 1) - 9 / np.sqrt(p), np.log1p((45 + 12 * np.sqrt(p)) / p), 0.08 / np.sqrt(p + 1))
+    weight = np.exp(p * (xi - np.expm1(xi)) + xi)
+    t = p * np.exp(xi)
+    values = ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
+    series = scipy.fft.dct(values) / nodes
+    series[0] /= 2
+    # Its coefficients fall by 3.5 and more from one to the next, above the 1 + √2 that keeps powers stable.
+    return chebyshev.cheb2poly(series[: 1 + np.max(np.nonzero(np.abs(series) > negligible))])
+
+
+def complement_of_inverse(v: Array, e: Expansion) -> Array:
+    """1 − G_s(1/v) for v = 1/u in [0, 1], to full relative precision."""
+    a, b = 1 + e.scale * v, 1 + e.p * v
+    reciprocal = v / (a * b)
+    return e.p * a * reciprocal * polynomial(e.inverse_power, 2 * (1 + e.scale) * b * reciprocal - 1)
+
+
+def gain_over_u(u: Array, phi: Array, e: Expansion) -> Array:
+    """G_s(u)/u for u in (0, 1], given φ_σ(u)."""
+    regular = polynomial(e.power, u)
+    return regular if e.singular == 0.0 else regular - e.singular * u**e.m * jnp.exp(u) * phi
+
+
+def phi_of_log(log_u: Array, e: Expansion) -> Array:
+    """φ_σ(u) from log u; its digits count relative to 1 unless σ is small."""
+    if e.sigma == 0.0:
+        return log_u
+    power = jnp.expm1(-e.sigma * log_u) if abs(e.sigma) < 0.1 else jnp.exp(-e.sigma * log_u) - 1
+    return power / -e.sigma
+
+
+def polynomial(coefficients: np.ndarray, x: Array) -> Array:
+    """A polynomial with ascending coefficients: four Horner chains that do not wait for each other."""
+    x2 = x * x
+    x4 = x2 * x2
+    a, b, c, d = (
+        reduce(lambda total, term: total * x4 + term, coefficients[i::4][::-1].tolist(), jnp.zeros_like(x))
+        for i in range(4)
+    )
+    return (a + x * b) + x2 * (c + x * d)
+
+
+def quasi_static(u: ArrayLike, degree: float) -> Array:
+    r"""The fraction of its label that a mode reaches while its decaying kernel still drives it.
+
+    .. math:: G_s(u) = u^{1-s} e^{u} \Gamma(s, u), \qquad s = \frac{k-2}{2(k-1)}
+
+    The first term of the closed form of eq. (3), Theorem 2 of Lewkowycz & Gur-Ari (2020), is
+    :math:`y\,G_s(\gamma e^{-ct}/c)` with c = 2(k−1)λ.
+
+    Args:
+        u: driving over decay, γ_t / (2(k−1)λ), any shape; >= 0 or inf.
+        degree: k of the network, any real > 1.
+
+    Returns:
+        G_s(u) in [0, 1], of the shape and dtype of `u`.
+
+    Raises:
+        ValueError: if `degree` is not above 1.
+    """
+    if check_degree(degree) <= 1:
+        raise ValueError(f"G_s is defined for degree > 1, not {degree}: at 0 and 1 the kernel does not decay.")
+    (u,) = as_float(u)
+    e = expansion(float(degree))
+    tiny = jnp.finfo(u.dtype).tiny
+    low = jnp.clip(u, tiny, 1.0)
+    # Where σ is not small, pow rounds once; exp(−σ log u) would lose the digits of its large exponent.
+    phi = phi_of_log(jnp.log(low), e) if abs(e.sigma) < 0.1 else (low**-e.sigma - 1) / -e.sigma
+    small = low * gain_over_u(low, phi, e)
+    large = 1 - complement_of_inverse(1 / jnp.maximum(u, 1.0), e)
+    return jnp.where(u == 0, 0.0, jnp.where(u < 1, small, large))

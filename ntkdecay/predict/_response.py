@@ -1,0 +1,182 @@
+r"""How one mode answers to its start and its label, at any t, γ, λ, k, without losing a digit.
+
+Theorem 1 of Lewkowycz & Gur-Ari (2020) on MSE, one eigenvalue γ of the kernel, c = 2(k−1)λ:
+
+.. math:: \dot f = -\gamma e^{-ct}(f - y) - k\lambda f
+          \quad\Rightarrow\quad f(t) = e^{-x_t} f(0) + X_t\, y, \qquad
+          x_t = k\lambda t + \gamma\tau_t, \quad \tau_t = \frac{1 - e^{-ct}}{c}
+
+with :math:`X_t = G_s(u_t) - e^{-x_t} G_s(u_0)`, u_t = γe^{−ct}/c. Points outside of the training set
+need (e^{−kλt} − e^{−x})/γ and X/γ, which stay exact as γ → 0 and λ → 0: below u_0 = 1 the terms of
+G_s that diverge there cancel by algebra, above it the differences are formed by expm1.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jax import Array
+
+from ntkdecay.predict._quasi_static import (
+    Expansion,
+    complement_of_inverse,
+    expansion,
+    gain_over_u,
+    phi_of_log,
+    polynomial,
+)
+
+
+class Response(NamedTuple):
+    """The linear response of one mode: f(t) = kept·f(0) + learned·y."""
+
+    kept: Array  # e^{−x}
+    learned: Array  # X
+    unlearned: Array  # 1 − X, to full relative precision
+    forgotten: Array  # e^{−kλt}: what is left of f(0) at a point far from all training points
+    kept_per_rate: Array  # (e^{−kλt} − e^{−x})/γ
+    learned_per_rate: Array  # X/γ
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Array, Array, Array]:
+    """The response's `kept`, `learned` and `unlearned` by the shortest way; its derivatives are those of `response`."""
+    if degree <= 1:
+        return response(t, rate, l2, degree)[:3]
+    e, c = expansion(degree), 2 * (degree - 1) * l2
+    at_infinity = jnp.isinf(t)
+    t = jnp.where(at_infinity, 0.0, t)
+    v0 = jnp.where(rate < c, 1.0, c / jnp.where(rate > 0, rate, 1.0))
+    kept = jnp.exp(-(degree * l2 * t + rate * (t * exprel(-c * t))))
+    start, _ = _gain(rate, jnp.ones_like(c), c, jnp.zeros_like(c), v0, e)
+    gain, short = _gain(rate, jnp.exp(-c * t), c, t, v0, e)
+    finite = kept, gain - kept * start, short + kept * start
+    return tuple(jnp.where(at_infinity, b, a) for a, b in zip(finite, _limit(rate, l2, degree), strict=False))  # pyright: ignore
+
+
+@on_training_set.defjvp
+def _(degree, primals, tangents):
+    return jax.jvp(lambda *arguments: response(*arguments, degree)[:3], primals, tangents)
+
+
+def response(t: Array, rate: Array, l2: Array, degree: float) -> Response:
+    """The response at time `t` (>= 0 or inf) of the mode with γ = `rate`; the arguments broadcast."""
+    at_infinity = jnp.isinf(t)
+    t = jnp.where(at_infinity, 0.0, t)
+    if degree == 0:
+        finite = _growing(t, rate, l2)
+    elif degree == 1:
+        finite = _linear(t, rate, l2)
+    else:
+        finite = _decaying(t, rate, l2, degree)
+    limit = _limit(rate, l2, degree)
+    return Response(*(jnp.where(at_infinity, b, a) for a, b in zip(finite, limit, strict=True)))
+
+
+def _limit(rate: Array, l2: Array, degree: float) -> Response:
+    """t = inf. A mode with γ = 0 = its gradient never moves a test point: its 1/γ counts as 0."""
+    pulled = rate > 0
+    inverse = jnp.where(pulled, 1 / jnp.where(pulled, rate, 1.0), 0.0)
+    still = l2 == 0 if degree else jnp.ones_like(l2, bool)
+    forgotten = jnp.where(still, 1.0, 0.0)
+    kept = jnp.where(pulled, 0.0, forgotten)
+    if degree == 1:
+        total = rate + l2
+        learned_per_rate = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1.0), 0.0)
+        unlearned = jnp.where(total > 0, l2 * learned_per_rate, 1.0)
+    else:
+        learned_per_rate = jnp.where(still, inverse, 0.0)
+        unlearned = jnp.where(still & pulled, 0.0, 1.0)
+    learned = rate * learned_per_rate
+    return Response(kept, learned, unlearned, forgotten, jnp.where(still, inverse, 0.0), learned_per_rate)
+
+
+def _linear(t: Array, rate: Array, l2: Array) -> Response:
+    """k = 1: the kernel stands still."""
+    forgotten = jnp.exp(-l2 * t)
+    x = (l2 + rate) * t
+    kept, per_rate = jnp.exp(-x), t * exprel(-x)
+    kept_per_rate = forgotten * t * exprel(-rate * t)
+    return Response(kept, rate * per_rate, kept + l2 * per_rate, forgotten, kept_per_rate, per_rate)
+
+
+def _growing(t: Array, rate: Array, l2: Array) -> Response:
+    """k = 0: the kernel grows as e^{2λt} and f only learns."""
+    # Clipped where e^{2λt} would overflow: long before, e^{−x} is 0.
+    tau = t * exprel(jnp.minimum(2 * l2 * t, 0.5 * jnp.log(jnp.finfo(t.dtype).max)))
+    kept, per_rate = jnp.exp(-rate * tau), tau * exprel(-rate * tau)
+    return Response(kept, rate * per_rate, kept, jnp.ones_like(kept), per_rate, per_rate)
+
+
+def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
+    """k > 1: the kernel decays as e^{−ct}."""
+    e = expansion(degree)
+    c = 2 * (degree - 1) * l2
+    rho, tau = jnp.exp(-c * t), t * exprel(-c * t)
+    forgotten, x = jnp.exp(-degree * l2 * t), degree * l2 * t + rate * tau
+    kept = jnp.exp(-x)
+    rate_safe = jnp.where(rate > 0, rate, 1.0)
+    slow = rate < c  # u_0 < 1; false for γ = λ = 0, where v_0 = c/γ counts as 0
+
+    # u_0 >= 1: the quasi-static term and its start, early by what each is short of 1.
+    v0 = jnp.where(slow, 1.0, c / rate_safe)
+    short_0 = complement_of_inverse(v0, e)
+    gain_t, short_t = _gain(rate, rho, c, t, v0, e)
+    fast_per_rate = jnp.where(
+        x > 0.5,
+        (gain_t - kept * (1 - short_0)) / rate_safe,
+        (short_0 - short_t) / rate_safe + (1 - short_0) * (tau + e.p * v0 * t) * exprel(-x),
+    )
+
+    # u_0 < 1, divided by γ: A's divided difference, the divided difference of e^{−ct} and e^{−x}, and
+    # what is left of the singular part.
+    u0 = jnp.where(slow, rate / jnp.where(slow, c, 1.0), 0.5)
+    u_t = u0 * rho
+    gap = (e.p - 1) * t + u0 * tau  # (x − ct)/c
+    slow_per_rate = (
+        polynomial(e.power, u0) * gap * jnp.exp(-jnp.minimum(c * t, x)) * exprel(-jnp.abs(c * gap))
+        - _divided_difference(e.power, u_t, u0) * u0 * tau * rho
+    )
+    if e.singular:
+        ramp = t * jnp.exp(-min(1.0, 1 - e.sigma) * c * t) * exprel(-abs(e.sigma) * c * t)
+        slow_per_rate += e.singular * u_t**e.m * jnp.exp(u_t) * ramp
+
+    learned_per_rate = jnp.where(slow, slow_per_rate, fast_per_rate)
+    learned = rate * learned_per_rate
+    unlearned = jnp.where(slow, 1 - learned, short_t + kept * (1 - short_0))
+    kept_per_rate = forgotten * tau * exprel(-rate * tau)
+    return Response(kept, learned, unlearned, forgotten, kept_per_rate, learned_per_rate)
+
+
+def _gain(rate: Array, rho: Array, c: Array, t: Array, v0: Array, e: Expansion) -> tuple[Array, Array]:
+    """G_s(u_t) and 1 − G_s(u_t) for u_t = γρ/c at any size, c = 0 included."""
+    low = rate * rho < c
+    c_safe = jnp.where(low, c, 1.0)
+    u = jnp.where(low, rate * rho / c_safe, 1.0)
+    # the logarithm of u_t by its parts, which are small arrays where t and γ lie on two axes
+    log_u = jnp.where(low, jnp.log(jnp.where(rate > 0, rate, 1.0)) - jnp.log(jnp.where(c > 0, c, 1.0)) - c * t, 0.0)
+    short = complement_of_inverse(jnp.where(low, 1.0, v0 / jnp.where(low, 1.0, rho)), e)
+    gain = jnp.where(low, u * gain_over_u(u, phi_of_log(log_u, e), e), 1 - short)
+    return gain, jnp.where(low, 1 - gain, short)
+
+
+def _divided_difference(coefficients: np.ndarray, x: Array, y: Array) -> Array:
+    """(A(x) − A(y))/(x − y) of a polynomial with ascending coefficients."""
+    value, slope = jnp.zeros_like(y), jnp.zeros_like(x)
+    for a in coefficients[::-1].tolist():
+        slope, value = slope * x + value, value * y + a
+    return slope
+
+
+def exprel(x: Array) -> Array:
+    """(e^x − 1)/x, differentiable at 0."""
+    near = jnp.abs(x) < 0.5
+    series = polynomial(_EXPREL, jnp.where(near, x, 0.0))
+    far = jnp.where(near, 1.0, x)
+    return jnp.where(near, series, jnp.expm1(far) / far)
+
+
+_EXPREL = 1 / scipy.special.factorial(np.arange(1, 16))
