@@ -50,7 +50,7 @@ def degree(
     Raises:
         ValueError: if the network is not homogeneous, or zero or not finite at x.
     """
-    f, euler = _euler(apply_fn, _without_zeros(params), x)
+    f, euler = (side.ravel() for side in _euler(apply_fn, params, x))
     f_norm = jnp.linalg.norm(f)
     if not (jnp.isfinite(f_norm) and f_norm > 0):
         raise ValueError(
@@ -63,7 +63,7 @@ def degree(
         tolerance = float(jnp.finfo(f.dtype).eps) ** 0.5
     if not residual <= tolerance:
         raise ValueError(
-            f"apply_fn is not homogeneous in its parameters: Euler's identity with the best degree, "
+            "apply_fn is not homogeneous in its parameters: Euler's identity with the best degree, "
             f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
             f"{tolerance:.1e}; the usual causes are biases, the epsilon of batch or layer "
             "normalization, and smooth activations such as tanh or gelu."
@@ -103,9 +103,9 @@ def _along(f: Callable[[Any], Array], direction: Any) -> Callable[[Any], Array]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _euler(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
-    """f and Σ θ ∂f, flat."""
-    f, euler = jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
-    return f.ravel(), euler.ravel()
+    """f and Σ θ ∂f, with no θ zero."""
+    params = _without_zeros(params)
+    return jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
 
 
 def _without_zeros(params: Any) -> Any:
