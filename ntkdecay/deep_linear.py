@@ -21,16 +21,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-__all__ = ["FixedPoint", "critical_l2", "fixed_points", "normalization"]
+__all__ = [
+    "FixedPoint",
+    "critical_l2",
+    "fixed_points",
+    "fixed_points_per_mode",
+    "normalization",
+]
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,10 @@ class FixedPoint:
     """One stationary network, up to rotations of its hidden layers.
 
     Args:
-        v: end-to-end weights: f(x) = v·x, shape (d,); (d, outputs) with several outputs.
+        v: end-to-end weights: f(x) = v·x, shape (d,); (d, outputs) for one of several modes.
         ridge: ρ of the self-consistent ridge 1/ρ; 0 where v = 0.
         scale: ‖W_l‖_F, the same for each layer.
-        loss: ½ Σ (f − y)² without the L2 term (of this singular value, with several outputs).
+        loss: ½ Σ (f − y)², without the L2 term.
         eigenvalue: the smallest eigenvalue of the Hessian off the directions that rotate hidden
             layers (those have eigenvalue 0).
     """
@@ -75,71 +82,81 @@ def normalization(
 
 def fixed_points(
     x: ArrayLike, y: ArrayLike, *, l2: float, depth: int, beta: float = 1.0
-) -> list[FixedPoint] | list[list[FixedPoint]]:
+) -> list[FixedPoint]:
     r"""Every fixed point of gradient descent on ½ Σ (f − y)² + (λ/2)‖θ‖², by growing ρ.
 
     .. math:: \rho = (\beta^2/\lambda) \tilde f(\rho)^L  \quad\text{or}\quad v = 0
 
-    One layer more than `depth` (W_0 … W_L); `depth` = 1 has at most one root beside v = 0, more
-    depth has pairs of which one is unstable. At the critical λ itself a pair is one point with
-    eigenvalue 0.
-
-    With several outputs, y of shape (samples, outputs), the fixed points are known for whitened
-    inputs, XᵀX = κI: each singular value a_i of Xᵀy is a one-sample problem of its own, and a
-    list is returned for each, in falling order. A fixed point of the network takes one element of
-    each list and adds their v. It is stable if each is, and if no a_j whose element is v = 0
-    exceeds an a_i whose element is not.
+    `depth` = 1 has at most one root beside v = 0; more depth has pairs of which one is unstable.
+    At the critical λ itself a pair is one point, with eigenvalue 0.
 
     Args:
         x: inputs, (samples, d).
-        y: labels, (samples,) or (samples, outputs).
+        y: labels, (samples,).
         l2: λ > 0.
-        depth: L >= 1, the number of hidden layers.
+        depth: L >= 1, the number of hidden layers (of W_0 … W_L, one layer more).
         beta: β > 0, see `normalization`. Hidden layers are at least two wide.
 
     Raises:
         ValueError: for arguments outside these ranges, non-finite or mismatched data, or several
-            outputs whose inputs are not whitened.
+            outputs (see `fixed_points_per_mode`).
     """
-    x, y = _checked(x, y, depth, beta)
-    if not (np.isfinite(l2) and l2 > 0):
-        raise ValueError(
-            f"l2 must be positive, not {l2}: without it every interpolating network is stationary"
-        )
+    x, y = _checked(x, y, depth, beta, l2)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
-    if y.ndim == 1:
-        keep = singular > singular[0] * max(x.shape) * np.finfo(float).eps
-        labels = left.T @ y
-        unreachable = 0.5 * max(float(y @ y - labels[keep] @ labels[keep]), 0.0)
-        spectrum = _Spectrum(singular[keep] ** 2, labels[keep], depth, beta)
-        return [
-            spectrum.point(ridge, l2, right[keep], unreachable)
-            for ridge in (0.0, *spectrum.roots(l2))
-        ]
+    keep = singular > singular[0] * max(x.shape) * np.finfo(float).eps
+    labels = left.T[keep] @ y
+    unreachable = 0.5 * max(float(y @ y - labels @ labels), 0.0)
+    spectrum = _Spectrum(singular[keep] ** 2, labels, depth, beta)
+    return [
+        spectrum.point(ridge, l2, right[keep], unreachable) for ridge in (0.0, *spectrum.roots(l2))
+    ]
+
+
+def fixed_points_per_mode(
+    x: ArrayLike, y: ArrayLike, *, l2: float, depth: int, beta: float = 1.0
+) -> list[list[FixedPoint]]:
+    r"""Fixed points with several outputs and whitened inputs, singular value by singular value.
+
+    .. math:: X^T X = \kappa I, \quad X^T y = \textstyle\sum_i a_i\, u_i q_i^T, \quad
+              a_i = \kappa\beta s_i^{L+1} + (\lambda/\beta) s_i^{1-L} \ \text{or}\ s_i = 0
+
+    Each a_i is a problem of one sample. A fixed point of the network takes one element of each
+    list and adds their v. It is stable if each element is, and if no a_j with v_j = 0 exceeds an
+    a_i with v_i ≠ 0: otherwise the hidden unit of i can turn towards j.
+
+    Args:
+        x, l2, depth, beta: as in `fixed_points`; hidden layers at least `outputs` + 1 wide.
+        y: labels, (samples, outputs).
+
+    Returns:
+        For each singular value of Xᵀy, the largest first, its fixed points by growing ρ, their v
+        of shape (d, outputs) and their `loss` relative to the best linear fit.
+
+    Raises:
+        ValueError: as `fixed_points`; and for inputs that are not whitened, where the layers'
+            singular vectors are not those of Xᵀy and no closed form is known.
+    """
+    x, y = _checked(x, y, depth, beta, l2, outputs=True)
+    singular = np.linalg.svd(x, compute_uv=False)
     if singular.size < x.shape[1] or np.ptp(singular) > 1e-10 * singular[0]:
         raise ValueError(
-            "several outputs need whitened inputs (XᵀX a multiple of the identity), or the layers' "
-            "singular vectors have no closed form; whiten x or treat the outputs one by one"
+            "several outputs need whitened inputs (XᵀX a multiple of the identity), or the fixed "
+            "points have no closed form; whiten x, or fit the outputs by networks of their own"
         )
-    kappa = np.mean(singular**2)
-    out, strengths, into = np.linalg.svd(y.T @ x, full_matrices=False)
-    problems = []
-    for strength, one_output, one_input in zip(strengths, out.T, into, strict=True):
-        # One singular value is one sample with κ and label a/√κ.
-        spectrum = _Spectrum(
-            np.array([kappa]), np.array([strength / math.sqrt(kappa)]), depth, beta
-        )
+    kappa, modes = np.mean(singular**2, keepdims=True), []
+    for a, into, out in zip(*_svd(x.T @ y), strict=True):
+        spectrum = _Spectrum(kappa, a / np.sqrt(kappa), depth, beta)  # one sample of label a/√κ
         points = [
-            spectrum.point(ridge, l2, one_input[None, :], 0.0)
-            for ridge in (0.0, *spectrum.roots(l2))
+            spectrum.point(ridge, l2, into[None, :], 0.0) for ridge in (0.0, *spectrum.roots(l2))
         ]
-        problems.append(
-            [
-                FixedPoint(np.outer(p.v, one_output), p.ridge, p.scale, p.loss, p.eigenvalue)
-                for p in points
-            ]
-        )
-    return problems
+        modes.append([replace(point, v=np.outer(point.v, out)) for point in points])
+    return modes
+
+
+def _svd(matrix: Array) -> tuple[Array, Array, Array]:
+    """Singular values with their left and right vectors, one row each."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return values, left.T, right
 
 
 def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) -> float:
@@ -155,8 +172,6 @@ def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) ->
         ValueError: as `fixed_points`, and for several outputs.
     """
     x, y = _checked(x, y, depth, beta)
-    if y.ndim != 1:
-        raise ValueError("critical_l2 takes one output: give the columns of y one by one")
     left, singular, _ = np.linalg.svd(x, full_matrices=False)
     spectrum = _Spectrum(singular**2, left.T @ y, depth, beta)
     if depth == 1:
@@ -216,7 +231,7 @@ class _Spectrum:
             return float(self.slope(np.array([s]))[0])
 
         return [
-            float(brentq(one, m - half, m + half, xtol=1e-14))
+            _root(one, m - half, m + half)
             for m, change in zip(middles, (before < 0) != (after < 0), strict=True)
             if change
         ]
@@ -246,7 +261,7 @@ class _Spectrum:
         knots, found = [left, *turning, right], []
         for a, b in itertools.pairwise(knots):
             if excess(a) * excess(b) < 0 and min(abs(excess(a)), abs(excess(b))) > touching:
-                found.append(brentq(excess, a, b, xtol=1e-15, rtol=1e-15))
+                found.append(_root(excess, a, b))
         # At a fold two roots are one.
         found += [s for s in turning if abs(excess(s)) <= touching]
         return [math.exp(s) for s in sorted(found)]
@@ -268,6 +283,10 @@ class _Spectrum:
         return FixedPoint(basis.T @ v, ridge, scale, loss, lowest)
 
 
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    return cast(float, brentq(function, low, high, xtol=1e-15))
+
+
 def _lowest_eigenvalue(z: Array, direction: Array, depth: int) -> float:
     """Smallest eigenvalue, in units of λ, of the one block of the Hessian that can be negative.
 
@@ -281,14 +300,24 @@ def _lowest_eigenvalue(z: Array, direction: Array, depth: int) -> float:
     return float(np.linalg.eigvalsh(block)[0])
 
 
-def _checked(x: ArrayLike, y: ArrayLike, depth: int, beta: float) -> tuple[Array, Array]:
+def _checked(
+    x: ArrayLike,
+    y: ArrayLike,
+    depth: int,
+    beta: float,
+    l2: float | None = None,
+    outputs: bool = False,
+) -> tuple[Array, Array]:
     inputs, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if inputs.ndim != 2 or 0 in inputs.shape:
         raise ValueError(f"x must be a (samples, d) matrix, not of shape {inputs.shape}")
-    if labels.ndim not in (1, 2) or labels.shape[0] != inputs.shape[0] or 0 in labels.shape:
+    if labels.ndim != 1 + outputs or len(labels) != len(inputs) or 0 in labels.shape:
+        wanted = f"({len(inputs)}, outputs)" if outputs else f"({len(inputs)},)"
+        other = (
+            "" if outputs or labels.ndim != 2 else "; fixed_points_per_mode takes several outputs"
+        )
         raise ValueError(
-            f"y must be ({inputs.shape[0]},) or ({inputs.shape[0]}, outputs), one row for each "
-            f"row of x, not of shape {labels.shape}"
+            f"y must be {wanted}, one row for each row of x, not of shape {labels.shape}{other}"
         )
     if not (np.isfinite(inputs).all() and np.isfinite(labels).all()):
         raise ValueError("x and y must be finite: drop or replace NaN and infinite entries first")
@@ -296,4 +325,8 @@ def _checked(x: ArrayLike, y: ArrayLike, depth: int, beta: float) -> tuple[Array
         raise ValueError(f"depth must be an integer of at least 1 (hidden layers), not {depth}")
     if not (np.isfinite(beta) and beta > 0):
         raise ValueError(f"beta must be positive and finite, not {beta}")
+    if l2 is not None and not (np.isfinite(l2) and l2 > 0):
+        raise ValueError(
+            f"l2 must be positive, not {l2}: without it every interpolating network is stationary"
+        )
     return inputs, labels

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntkdecay.deep_linear import critical_l2, fixed_points, normalization
+from ntkdecay.deep_linear import critical_l2, fixed_points, fixed_points_per_mode, normalization
 
 
 def _data(seed, samples=5, inputs=3):
@@ -188,9 +188,10 @@ def test_several_outputs_combine_singular_values(depth):
     x = np.linalg.qr(rng.normal(size=(4, 2)))[0] * 1.3
     y = rng.normal(size=(4, 2))
     l2, width = 0.05, 3
-    problems = fixed_points(x, y, l2=l2, depth=depth)
+    modes = fixed_points_per_mode(x, y, l2=l2, depth=depth)
     left, strengths, right = np.linalg.svd(y.T @ x)
-    for chosen in itertools.product(*problems):
+    best = x @ np.linalg.lstsq(x, y)[0]
+    for chosen in itertools.product(*modes):
         upper = np.zeros((2, width))
         middle, lower = np.zeros((width, width)), np.zeros((width, 2))
         for i, point in enumerate(chosen):
@@ -202,6 +203,8 @@ def test_several_outputs_combine_singular_values(depth):
             sum(p.v for p in chosen),
             atol=1e-12,
         )
+        f = x @ sum(p.v for p in chosen)
+        assert sum(p.loss for p in chosen) == pytest.approx(0.5 * np.sum((f - best) ** 2))
         slopes, eigenvalues = _at(weights, x, y, l2, 1.0)
         np.testing.assert_allclose(slopes, 0, atol=1e-12)
         empty = [a for a, p in zip(strengths, chosen, strict=True) if p.ridge == 0]
@@ -232,7 +235,7 @@ def test_no_labels_in_reach_leaves_only_zero():
         ({"y": np.zeros((5, 2, 1))}, "one row for each row of x"),
         ({"y": np.full(5, np.nan)}, "finite"),
         ({"x": np.full((5, 3), np.inf)}, "finite"),
-        ({"y": np.zeros((5, 2))}, "whitened"),
+        ({"y": np.zeros((5, 2))}, "fixed_points_per_mode takes several outputs"),
     ],
 )
 def test_bad_input_gets_one_sentence(change, reason):
@@ -243,10 +246,20 @@ def test_bad_input_gets_one_sentence(change, reason):
     assert "\n" not in str(raised.value)
 
 
+def test_several_outputs_need_whitened_inputs():
+    x, y = _data(0)
+    with pytest.raises(ValueError, match="whitened inputs"):
+        fixed_points_per_mode(x, np.stack([y, y], 1), l2=0.1, depth=1)
+    with pytest.raises(ValueError, match="whitened inputs"):
+        fixed_points_per_mode(np.eye(3)[:2], np.eye(2), l2=0.1, depth=1)
+    with pytest.raises(ValueError, match="outputs"):
+        fixed_points_per_mode(x, y, l2=0.1, depth=1)
+
+
 def test_bad_normalization_and_critical_l2():
     with pytest.raises(ValueError, match="at least 1"):
         normalization(0, 1)
     with pytest.raises(ValueError, match="parameterization"):
         normalization(4, 1, "lecun")  # pyright: ignore
-    with pytest.raises(ValueError, match="one output"):
+    with pytest.raises(ValueError, match="one row for each row"):
         critical_l2(np.eye(2), np.eye(2), depth=2)

@@ -39,7 +39,7 @@ def s11(scale=beta, decay=lam, transposed=False):
         for i, shape in enumerate(shapes)
     ]
     f, y = beta * (weights[2] * weights[1] * weights[0] * x)[0], sp.Symbol("y")
-    loss = (f - y) ** 2 / 2 + lam / 2 * sum(w**2 for W in weights for w in W)
+    loss = (f - y) ** 2 / 2 + lam / 2 * sum((W.T * W).trace() for W in weights)
     # The vectors above and below each layer, (S12).
     above = [(weights[2] * weights[1]).T, weights[2].T, sp.Matrix([1])]
     below = [x, weights[0] * x, weights[1] * weights[0] * x]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +158,8 @@ def lemma_2(
     changes = []
     for vertices in range(1, 13):
         for partition in partitions(vertices):
-            sizes = [size for size, count in dict(partition).items() for _ in range(count)]
+            counts: Any = partition  # {component size: how many}
+            sizes = [size for size in counts for _ in range(counts[size])]
             # ∂_ν f(x') joins the component of ∂_ν ∂^a f(x), any of them; a factor of ℓ' = f − y
             # is a component of its own.
             joined = [[*sizes[:i], s + 1, *sizes[i + 1 :]] for i, s in enumerate(sizes)]
