@@ -34,7 +34,7 @@ def degree(
 
     Euler's identity, Lemma 1 with m = 0 of `l2` (SM B); k by least squares over samples and
     outputs. Parameters that are exactly zero, as biases are at initialization, would hide the
-    terms they belong to: random values take their place. The identity is measured at one point,
+    terms they belong to: other values take their place. The identity is measured at one point,
     so it can refute homogeneity but not prove it.
 
     Args:
@@ -109,13 +109,13 @@ def _euler(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
 
 
 def _without_zeros(params: Any) -> Any:
-    """params with normal numbers, of the size of the others, for entries that are exactly zero."""
+    """params with numbers of no pattern, of the size of the others, for exact zeros."""
     leaves, treedef = jax.tree.flatten(params)
     square, size = sum(jnp.sum(p**2) for p in leaves), sum(p.size for p in leaves)
     scale = jnp.where(square > 0, jnp.sqrt(square / max(size, 1)), 1.0)
-    keys = jax.random.split(jax.random.key(0), len(leaves))
-    leaves = [
-        jnp.where(p == 0, scale.astype(p.dtype) * jax.random.normal(key, p.shape, p.dtype), p)
-        for key, p in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, leaves)
+
+    def fill(i: int, p: Array) -> Array:
+        values = scale * jnp.cos(1.0 + i + jnp.arange(p.size))
+        return jnp.where(p == 0, values.reshape(p.shape).astype(p.dtype), p)
+
+    return treedef.unflatten([fill(i, p) for i, p in enumerate(leaves)])
