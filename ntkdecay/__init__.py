@@ -7,5 +7,12 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
 - `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
-- `ntkdecay.report`: a figure, its numbers and its claims, saved together
+- `ntkdecay.training`: finite networks, trained
+- `ntkdecay.datasets`: images and labels
+- `ntkdecay.report`: a figure, its numbers and its claims, saved together (imported by name)
 """
+
+from ntkdecay import datasets, homogeneity, kernels, predict, training
+from ntkdecay._neural_tangents import stax
+
+__all__ = ["datasets", "homogeneity", "kernels", "predict", "stax", "training"]
