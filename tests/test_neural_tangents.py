@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.core
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
