@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
-from sympy.logic.boolalg import Boolean, BooleanAtom
+from sympy.logic.boolalg import BooleanAtom
 
 Paper = Literal["l2", "intrinsic_lr", "periodic", "output_scale", "ntkdecay"]
 Kind = Literal["proof", "identity", "simulation"]
@@ -130,7 +130,7 @@ def _vanishes(residual: Any, tolerance: float) -> bool:
         return bool(residual)
     if not isinstance(residual, sp.Basic):
         return abs(float(residual)) <= tolerance
-    if isinstance(residual, Boolean):
+    if not isinstance(residual, sp.Expr):
         return sp.simplify(residual) == sp.true
     if _differs(residual, 0.0):
         return False
@@ -146,7 +146,7 @@ def _differs(residual: Any, tolerance: float) -> bool:
         return not residual
     if not isinstance(residual, sp.Basic):
         return not abs(float(residual)) <= tolerance
-    if isinstance(residual, Boolean):
+    if not isinstance(residual, sp.Expr):  # a relation; a Symbol is an Expr first
         return any(residual.subs(point) == sp.false for point in _points(residual))
     # Functions left free by the statement, and their derivatives, are independent values.
     free = residual.atoms(AppliedUndef, sp.Derivative)
