@@ -54,8 +54,8 @@ def sde_4_5(noise=eta, decay=lam_e):
     def mean(expression):  # of a polynomial in independent standard normals
         for x in xi:
             poly = sp.Poly(sp.expand(expression), x)
-            moments = {(0,): 1, (1,): 0, (2,): 1}
-            expression = sum(k * moments[degree] for degree, k in poly.terms())
+            moments = {0: 1, 1: 0, 2: 1}
+            expression = sum(k * moments[degree[0]] for degree, k in poly.terms())
         return expression
 
     average = step.applyfunc(mean)
@@ -87,7 +87,7 @@ def lemma_b_2(half=sp.S.Half):
     x, y = sp.symbols("x y", real=True)
     mu, g = sp.symbols("mu1:3"), sp.Matrix(2, 2, sp.symbols("g1:5"))
     powers = [(i, j, k) for i in range(5) for j in range(5 - i) for k in range(2)]
-    f = sum(sp.Symbol(f"a{i}{j}{k}") * x**i * y**j * t**k for i, j, k in powers)
+    f = sp.Add(*(sp.Symbol(f"a{i}{j}{k}") * x**i * y**j * t**k for i, j, k in powers))
     # In q = √dt the dt terms are those of second order.
     root, xi = sp.Symbol("q", positive=True), sp.symbols("xi1:3")
     moved = [
@@ -266,17 +266,18 @@ def lemma_b_3(sign=-1, power=-1, along_v=False):
     curved = sp.Matrix([[b[0], b[1], b[2]], [b[1], b[3], b[4]], [b[2], b[4], b[5]]])
     g = a.dot(u) + (u.T * curved * u)[0] / 2
     unit = W / sp.sqrt(G)
-    f = g.subs(dict(zip(u, unit, strict=True)), simultaneous=True)
+    f = g.subs(list(zip(u.flat(), unit.flat(), strict=True)), simultaneous=True)
     v = W.cross(P)
     step = sp.Symbol("h", real=True)
     # vᵀ∇²f v is the second derivative along w + h v at h = 0.
-    along = f.subs(dict(zip(W, W + step * v, strict=True)), simultaneous=True)
+    moved = (W + step * v).flat()
+    along = f.subs(list(zip(W.flat(), moved, strict=True)), simultaneous=True)
     left = sp.diff(along, step, 2).subs(step, 0)
     slopes = a + curved * unit
     radial = slopes.dot(v if along_v else unit)
     right = ((v.T * curved * v)[0] + sign * radial * v.dot(v)) * G**power
     # At one rational direction and generic g, p: exact, and every term of (14) is present.
-    point = dict(zip(W, (1, 2, 2), strict=True))
+    point = list(zip(W.flat(), (1, 2, 2), strict=True))
     return sp.expand(sp.expand(left.subs(point)) - right.subs(point))
 
 
