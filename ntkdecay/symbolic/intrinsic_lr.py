@@ -383,13 +383,13 @@ def batch_size(invariant=lambda B: 1):
 @statement(
     "intrinsic_lr",
     "§4, toy",
-    "gradient flow with L2 on x²/(x²+y²): d(x/y)/dt = −(2η/y²)·(x/y)/(…), free of λ",
+    "gradient flow with L2 on x²/(x²+y²): d(x/y)/dt = −2η (x/y)/(y² + x²), free of λ",
     kind="proof",
-    mutants={"1/y": {"power": -1}, "growing": {"sign": 1}},
+    mutants={"−η(x/y)/(y² + x²)": {"factor": -1}, "growing": {"factor": 2}},
 )
-def toy_flow(power=-2, sign=-1):
+def toy_flow(factor=-2):
     x, y, lam = sp.symbols("x y lambda", positive=True)
     loss = x**2 / (x**2 + y**2)
     velocity = [-eta * (sp.diff(loss, v) + lam * v) for v in (x, y)]
     ratio = sp.diff(x / y, x) * velocity[0] + sp.diff(x / y, y) * velocity[1]
-    return sp.simplify(ratio - sign * 2 * eta * (x / y) * y**power / (1 + (x / y) ** 2))
+    return sp.simplify(ratio - factor * eta * (x / y) / (x**2 + y**2))

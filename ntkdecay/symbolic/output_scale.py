@@ -204,7 +204,7 @@ def _curvatures():
     tolerance=2e-3,
     mutants={
         "ℓ' term ∝ α⁰": {"second_power": 0.0},
-        "2/λ_max ∝ α for large α": {"large": -1.0},
+        "printed: 2/λ_max ∝ α, for large α too": {"large": -1.0},
         "2/λ_max constant for small α": {"small": 0.0},
     },
     scope="the paper expects ∝ α throughout; where Jᵀℓ''J dominates the threshold is constant. At "

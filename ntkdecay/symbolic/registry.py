@@ -120,7 +120,8 @@ def statement(
 def _flatten(residuals: Any) -> list[Any]:
     if isinstance(residuals, sp.MatrixBase):
         return residuals.flat()
-    if isinstance(residuals, Iterable) and not isinstance(residuals, sp.Basic):
+    scalar = isinstance(residuals, sp.Basic) or getattr(residuals, "shape", None) == ()
+    if isinstance(residuals, Iterable) and not scalar:
         return [leaf for item in residuals for leaf in _flatten(item)]
     return [residuals]
 
