@@ -11,7 +11,7 @@ from __future__ import annotations
 import mpmath as mp
 import sympy as sp
 
-from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.registry import positive, statement
 
 lam, gamma, c, t, u, w = sp.symbols("lambda gamma c t u w", positive=True)
 p = sp.Symbol("p", positive=True)  # 1 − s, which is above 1/2 for every k > 1
@@ -74,7 +74,7 @@ def g_limits(
         sp.diff(gap, x) - p * (1 - (1 + x) ** (-p - 1)),
         tangent - near_infinity(u),
         power - near_zero(u),
-        bool(sp.simplify(slope).is_positive),
+        positive(sp.simplify(slope)),
     ]
 
 

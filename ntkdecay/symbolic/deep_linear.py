@@ -15,7 +15,7 @@ import numpy as np
 import sympy as sp
 
 from ntkdecay.symbolic.networks import relative
-from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.registry import positive, statement
 
 lam, beta, n = sp.symbols("lambda beta n", positive=True)
 
@@ -223,7 +223,7 @@ def s21(sign=-1, power=sp.S.Half):
     l2 = 1 / (sp.sqrt(n) * (1 + below))  # λ√n < 1
     f = 1 + sign * l2 * n**power
     f_tilde = -(f - 1) * f / l2
-    return [sp.simplify(l2**2 * n - (f - 1) ** 2), bool(sp.factor(f_tilde).is_positive)]
+    return [sp.simplify(l2**2 * n - (f - 1) ** 2), positive(f_tilde)]
 
 
 @statement(

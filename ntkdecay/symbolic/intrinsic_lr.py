@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 
 from ntkdecay.symbolic.homogeneous import THETA, dot, gradient, homogeneous, rescaled
-from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.registry import positive, statement
 
 eta, lam_e, t, c, eps, sigma = sp.symbols("eta lambda_e t c epsilon sigma", positive=True)
 W = sp.Matrix(sp.symbols("w1:4", real=True))
@@ -212,7 +212,7 @@ def lemma_5_2(stray=1):
         stated = level / (2 * lam_e) * (1 - sp.exp(-4 * lam_e * t)) * stray
         bounds.append(sp.simplify(integral - stated))
     weight = 2 * sp.exp(-4 * lam_e * (t - tau))
-    return [*bounds, bool(weight.is_positive)]
+    return [*bounds, positive(weight)]
 
 
 @statement(

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from ntkdecay.symbolic.networks import relative
-from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.registry import positive, statement
 
 eta, lam, rho, g, delta = sp.symbols("eta lambda rho g delta", positive=True)
 keep = sp.Symbol("m", positive=True)  # 1 − ηλ
@@ -83,7 +83,7 @@ def jump_9(needed=2):
     cosine = (1 + eta**2 * g**2 / (keep**2 * rho**4)) ** sp.Rational(-1, 2)
     threshold = sp.solve(sp.Eq(cosine**-2 - 1, exact), g)[-1]
     return [
-        bool(sp.factor(exact - needed * jump).is_positive),
+        positive(exact - needed * jump),
         sp.limit(exact / (needed * jump), fraction, 0) - 1,
         sp.simplify(threshold**2 - exact * keep**2 * rho**4 / eta**2),
     ]

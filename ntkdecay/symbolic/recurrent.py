@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import sympy as sp
 
-from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.registry import positive, statement
 
 beta, gamma, q = sp.symbols("beta gamma q", positive=True)
 alpha = 1 / (2 * (1 + q))  # every 0 < α < 1/2, by q > 0
@@ -66,9 +66,9 @@ def properties_13(
         sp.simplify(phi - least(alpha) - (1 - alpha) * (gamma - turn(alpha)) ** 2 / gamma),
         sp.simplify(sp.diff(phi, gamma).subs(gamma, turn(alpha))),
         # 13b with γ = 1 + e: 1 < φ
-        bool(sp.factor(_phi(1 + excess, alpha) - 1).is_positive),
+        positive(_phi(1 + excess, alpha) - 1),
         # α/(1−α) < √(α/(1−α)) < 2√(α(1−α)) < 1, squared
-        [bool(sp.factor(high**2 - low**2).is_positive) for low, high in itertools.pairwise(chain)],
+        [positive(high**2 - low**2) for low, high in itertools.pairwise(chain)],
     ]
 
 
@@ -92,8 +92,8 @@ def lemma_1(low=lambda a: 1 - 2 * a, high=lambda a: 1 - a, inner=lambda g: g):
     slope = (1 - alpha) - alpha / inner(g)
     return [
         sp.simplify(ratio - slope),
-        bool(sp.factor(ratio - low(alpha)).is_positive),
-        bool(sp.factor(high(alpha) - ratio).is_positive),
+        positive(ratio - low(alpha)),
+        positive(high(alpha) - ratio),
     ]
 
 

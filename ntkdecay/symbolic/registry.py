@@ -117,6 +117,23 @@ def statement(
     return register
 
 
+def positive(expression: sp.Expr) -> bool:
+    """Whether an expression is positive for all values of its symbols: proved, or a point against.
+
+    Raises:
+        ValueError: where neither is found.
+    """
+    factored = sp.factor(expression)
+    if factored.is_positive:
+        return True
+    for point in _points(factored):
+        # The point itself, and with each symbol in turn far smaller and far larger.
+        moved = [point | {v: f * point[v]} for v in point for f in (sp.Rational(1, 50), 50)]
+        if any(sp.N(factored.subs(values), 30) <= 0 for values in (point, *moved)):
+            return False
+    raise ValueError(f"the sign of {factored} is not decided")
+
+
 def _flatten(residuals: Any) -> list[Any]:
     if isinstance(residuals, sp.MatrixBase):
         return residuals.flat()
@@ -131,8 +148,6 @@ def _vanishes(residual: Any, tolerance: float) -> bool:
         return bool(residual)
     if not isinstance(residual, sp.Basic):
         return abs(float(residual)) <= tolerance
-    if not isinstance(residual, sp.Expr):
-        return sp.simplify(residual) == sp.true
     if _differs(residual, 0.0):
         return False
     return any(
@@ -147,8 +162,6 @@ def _differs(residual: Any, tolerance: float) -> bool:
         return not residual
     if not isinstance(residual, sp.Basic):
         return not abs(float(residual)) <= tolerance
-    if not isinstance(residual, sp.Expr):  # a relation; a Symbol is an Expr first
-        return any(residual.subs(point) == sp.false for point in _points(residual))
     # Functions left free by the statement, and their derivatives, are independent values.
     free = residual.atoms(AppliedUndef, sp.Derivative)
     opened = residual.xreplace({f: sp.Dummy(f"f{i}", positive=True) for i, f in enumerate(free)})

@@ -7,6 +7,7 @@ import sympy as sp
 
 from ntkdecay.symbolic import PAPERS, STATEMENTS, statement
 from ntkdecay.symbolic.__main__ import main
+from ntkdecay.symbolic.registry import positive
 
 # More than a few seconds each on two cores: the trained networks.
 SLOW = {"l2 (1), (2)", "l2 (1), (2), ReLU"}
@@ -79,6 +80,14 @@ def test_a_mutant_near_the_tolerance_does_not_count_as_refuted():
     )
     register(lambda value=0.0: value)
     assert not STATEMENTS.pop().refutes("m")
+
+
+def test_signs_are_proved_or_refuted_and_never_guessed():
+    x, y = sp.symbols("x y", positive=True)
+    assert positive(x**2 + y) is True
+    assert positive(x - 2 * x - y) is False
+    with pytest.raises(ValueError, match="not decided"):
+        positive(x**2 - x * y + y**2)
 
 
 def test_the_table_names_failures_and_sets_the_exit_code(capsys, monkeypatch):
