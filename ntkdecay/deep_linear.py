@@ -98,8 +98,8 @@ def fixed_points(
         beta: β > 0, see `normalization`. Hidden layers are at least two wide.
 
     Raises:
-        ValueError: for arguments outside these ranges, non-finite or mismatched data, or several
-            outputs (see `fixed_points_per_mode`).
+        ValueError: for arguments outside these ranges, non-finite or mismatched data, an l2 whose
+            power is out of float64's range, or several outputs (see `fixed_points_per_mode`).
     """
     x, y = _checked(x, y, depth, beta, l2)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
@@ -241,6 +241,11 @@ class _Spectrum:
         if not self.log_kappa.size:
             return []
         level = 2 * math.log(self.beta) - (self.depth + 1) * math.log(l2)
+        if abs(level) > 300:
+            raise ValueError(
+                f"l2^(depth + 1)/beta² = e^{-level:.0f} is too small or large for float64; measure "
+                f"y in other units, or take another l2"
+            )
 
         def excess(s: float) -> float:
             return self.psi(s) - level
@@ -279,7 +284,7 @@ class _Spectrum:
             pull = self.beta * float(np.linalg.norm(np.sqrt(self.all_kappa) * self.all_labels))
             lowest = l2 - pull if self.depth == 1 else l2
         else:
-            lowest = min(rest, l2 * _lowest_eigenvalue(z, v / np.linalg.norm(v), self.depth))
+            lowest = l2 * _lowest_eigenvalue(z, v / np.abs(v).max(), self.depth, rest / l2)
         return FixedPoint(basis.T @ v, ridge, scale, loss, lowest)
 
 
@@ -287,17 +292,26 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return cast(float, brentq(function, low, high, xtol=1e-15))
 
 
-def _lowest_eigenvalue(z: Array, direction: Array, depth: int) -> float:
-    """Smallest eigenvalue, in units of λ, of the one block of the Hessian that can be negative.
+def _lowest_eigenvalue(z: Array, direction: Array, depth: int, rest: float) -> float:
+    """Smallest eigenvalue of the Hessian in units of λ, given `rest`, the smallest elsewhere.
 
     All layers have rank one and the same norm. The Hessian is 0 and 2λ for each rotation of the
-    hidden units, 2λ for the differences of the upper layers' norms, and λ elsewhere, besides this
-    block for the common norm of the upper layers and W_0 along X's singular vectors. Its
-    determinant is 2ψ' Π(1 + z_i).
+    hidden units, 2λ for the differences of the upper layers' norms, and λ elsewhere, besides one
+    block for the common norm of the upper layers and W_0 along X's singular vectors: an arrow with
+    1 + z_i on the diagonal and √L (z_i − 1) u_i beside it, of determinant 2ψ' Π(1 + z_i). Its
+    secular equation stays exact where z, of order κβ²/λ, is beyond 1/ε.
     """
-    block = np.diag(np.concatenate([[2.0 - depth + depth * float(z @ direction**2)], 1 + z]))
-    block[0, 1:] = block[1:, 0] = math.sqrt(depth) * (z - 1) * direction
-    return float(np.linalg.eigvalsh(block)[0])
+    u = direction / np.linalg.norm(direction)
+    twice_slope = 2 * (1 + depth * float(u**2 @ ((z - 1) / (z + 1))))
+    weight = depth * ((z - 1) * u) ** 2 / (1 + z)
+
+    def secular(mu: float) -> float:
+        return twice_slope - mu * (1 + float(np.sum(weight / (1 + z - mu))))
+
+    if twice_slope <= 0:
+        return _root(secular, twice_slope, 0.0) if twice_slope else 0.0
+    top = min(rest, (1 + float(z.min())) * (1 - 1e-15))
+    return top if secular(top) >= 0 else _root(secular, 0.0, top)
 
 
 def _checked(

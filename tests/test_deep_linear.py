@@ -213,6 +213,17 @@ def test_several_outputs_combine_singular_values(depth):
         assert (eigenvalues.min() > -1e-10) == (ordered and all(p.stable for p in chosen))
 
 
+def test_stability_keeps_its_digits_where_l2_is_tiny():
+    for l2 in (1e-6, 1e-12, 1e-20):
+        zero, low, high = fixed_points([[1.0]], [1.0], l2=l2, depth=3)
+        # Hessians in units of λ: 1 at rest, −2 next to v = 0, 1 at the trained point.
+        np.testing.assert_allclose(
+            [zero.eigenvalue / l2, low.eigenvalue / l2, high.eigenvalue / l2],
+            [1, -2, 1],
+            atol=30 * l2**0.5,
+        )
+
+
 def test_no_labels_in_reach_leaves_only_zero():
     x, y = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([0.0, 1.0])
     (zero,) = fixed_points(x, y, l2=0.1, depth=2)
@@ -227,6 +238,7 @@ def test_no_labels_in_reach_leaves_only_zero():
         ({"l2": -0.1}, "l2 must be positive"),
         ({"l2": 0.0}, "every interpolating network"),
         ({"l2": np.nan}, "l2 must be positive"),
+        ({"l2": 1e-200}, "too small or large for float64"),
         ({"depth": 0}, "depth must be an integer of at least 1"),
         ({"depth": 1.5}, "depth must be an integer"),
         ({"beta": 0.0}, "beta must be positive"),

@@ -22,9 +22,9 @@ class DeepLinear(Options):
 
     depths: tuple[int, ...] = (1, 2, 3, 4)
     width: int = 16
-    widths: tuple[int, ...] = (4, 16, 64)
+    widths: tuple[int, ...] = (4, 32)
     """Of the networks that show the scaling with n."""
-    points: int = 10
+    points: int = 8
     """Values of λ at which networks are trained, from 0.1 to 0.97 of the critical one."""
     rest: float = 1e-11
     """Gradient below which a network counts as trained to rest."""

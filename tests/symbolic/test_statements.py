@@ -9,18 +9,8 @@ from ntkdecay.symbolic import PAPERS, STATEMENTS, statement
 from ntkdecay.symbolic.__main__ import main
 from ntkdecay.symbolic.registry import positive
 
-# More than a few seconds each on two cores: the trained networks.
-SLOW = {"l2 (1), (2)", "l2 (1), (2), ReLU"}
 
-
-def _cases():
-    return [
-        pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] * (entry.name in SLOW))
-        for entry in STATEMENTS
-    ]
-
-
-@pytest.mark.parametrize("entry", _cases())
+@pytest.mark.parametrize("entry", STATEMENTS, ids=lambda entry: entry.name)
 def test_statement_holds_and_its_mutants_are_refuted(entry):
     verdict = entry.run()
     assert verdict.holds, f"{entry.name}: residual {verdict.residual:.1e}"
@@ -32,10 +22,6 @@ def test_names_are_unique_and_every_paper_is_there():
     names = [entry.name for entry in STATEMENTS]
     assert len(set(names)) == len(names)
     assert {entry.paper for entry in STATEMENTS} == set(PAPERS)
-
-
-def test_slow_statements_exist():
-    assert {entry.name for entry in STATEMENTS} >= SLOW
 
 
 @pytest.mark.parametrize(
