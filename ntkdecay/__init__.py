@@ -6,13 +6,54 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.kernels`: the neural tangent kernel of a network, analytic or empirical
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
-- `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
+- `ntkdecay.deep_linear`: the fixed points of deep linear networks
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.datasets`: images and labels
-- `ntkdecay.report`: a figure, its numbers and its claims, saved together (imported by name)
+- `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
+- `ntkdecay.symbolic`: the papers' statements, checked (needs the extra `symbolic`)
+- `ntkdecay.report`: a figure, its numbers and its claims, saved together (needs the extra `examples`)
+
+A module is imported when it is first used.
 """
 
-from ntkdecay import datasets, homogeneity, kernels, predict, training
-from ntkdecay._neural_tangents import stax
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["datasets", "homogeneity", "kernels", "predict", "stax", "training"]
+if TYPE_CHECKING:
+    from ntkdecay import (
+        datasets,
+        deep_linear,
+        homogeneity,
+        kernels,
+        predict,
+        report,
+        symbolic,
+        training,
+    )
+    from ntkdecay._neural_tangents import stax
+
+__all__ = [
+    "datasets",
+    "deep_linear",
+    "homogeneity",
+    "kernels",
+    "predict",
+    "report",
+    "stax",
+    "symbolic",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "stax":
+        from ntkdecay._neural_tangents import stax
+
+        return stax
+    if name in __all__:
+        return importlib.import_module(f"ntkdecay.{name}")
+    raise AttributeError(f"module 'ntkdecay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -48,7 +48,11 @@ def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
     if name == "mnist":
         folder = _folder(name, data_dir)
         arrays = {part: _idx(folder, file) for part, file in _MNIST.items()}
-        images = {part: array[..., None] / np.float32(255) for part, array in arrays.items() if array.ndim == 3}
+        images = {
+            part: array[..., None] / np.float32(255)
+            for part, array in arrays.items()
+            if array.ndim == 3
+        }
         labels = {part: array.astype(np.int64) for part, array in arrays.items() if array.ndim == 1}
         return Dataset(**images, **labels)
     raise ValueError(f'There is no data set {name!r}; there are "digits" and "mnist".')
@@ -82,9 +86,13 @@ def _idx(folder: Path, file: str) -> np.ndarray:
     """An array from an IDX file of bytes: 0, 0, type 8, the number of axes; big-endian sizes; the bytes."""
     found = next((path for path in (folder / file, folder / f"{file}.gz") if path.exists()), None)
     if found is None:
-        raise FileNotFoundError(f"{folder / file} is not there, neither plain nor .gz; is this MNIST's folder?")
+        raise FileNotFoundError(
+            f"{folder / file} is not there, neither plain nor .gz; is this MNIST's folder?"
+        )
     try:
-        content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+        content = (
+            gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+        )
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{found} is not a whole gzip file ({error}); fetch it again.") from error
     ndim = 3 if "idx3" in file else 1
@@ -92,5 +100,7 @@ def _idx(folder: Path, file: str) -> np.ndarray:
         raise ValueError(f"{found} is not an IDX file of bytes with {ndim} axes; fetch it again.")
     shape = np.frombuffer(content, ">u4", ndim, offset=4)
     if len(content) - 4 - 4 * ndim != np.prod(shape):
-        raise ValueError(f"{found} is cut short or too long for its shape {tuple(map(int, shape))}; fetch it again.")
+        raise ValueError(
+            f"{found} is cut short or too long for its shape {tuple(map(int, shape))}; fetch it again."
+        )
     return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)

@@ -1,6 +1,10 @@
-"""Theory is checked in float64, and broadcasting is always written out."""
+"""Theory is checked in float64, broadcasting is always written out, and drawn cases are always the same."""
 
+import hypothesis
 import jax
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile("ntkdecay", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ntkdecay")

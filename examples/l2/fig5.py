@@ -6,7 +6,6 @@ the paper, when the loss is at its minimum, against λ.
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ class Options(report.Options):
     """Which images; labels are +1 for even digits and −1 for odd ones."""
     samples: int = 200
     """Training samples."""
-    widths: tuple[int, ...] = (256, 1024)
+    widths: tuple[int, ...] = (512, 2048)
     """Widths of the trained networks, ascending."""
     kernel_width: int = 5000
     """Width of the other network, whose kernel makes the prediction."""
@@ -35,13 +34,13 @@ class Options(report.Options):
     """λ."""
     learning_rate: float = 0.01
     """η; time is step × η."""
-    final_time: float = 1000.0
+    final_time: float = 500.0
     """When training stops."""
     seed: int = 0
     """Seed of the initializations."""
 
 
-PAPER = Options(preset="paper", data="mnist", widths=(10_000, 100_000))
+PAPER = Options(data="mnist", widths=(10_000, 100_000), final_time=2000.0)
 
 
 def network(width: int):
@@ -57,7 +56,9 @@ def squared_error(fx, y):
 def main(options: Options) -> None:
     """Figure 5: modes and training loss of wide networks under L2, predicted and measured."""
     jax.config.update("jax_enable_x64", True)
-    out = report.Report("l2", "fig5", options, data=f"{options.data}, {options.samples} samples, even/odd")
+    out = report.Report(
+        "l2", "fig5", options, data=f"{options.data}, {options.samples} samples, even/odd"
+    )
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     two_modes(axes[0, 0], out, degree=2, name="a")
     two_modes(axes[0, 1], out, degree=1, name="b")
@@ -69,7 +70,9 @@ def main(options: Options) -> None:
 def two_modes(ax, out: report.Report, degree: int, name: str, l2: float = 0.01) -> None:
     """(a), (b): a mode with γ/λ large and one with γ/λ small, from f = 0 to the label 1."""
     t = np.geomspace(1e-2, 1e4, 4000)
-    title = f"({name}) {'2-layer network' if degree == 2 else 'linear model'}, k = {degree}, λ = {l2}"
+    title = (
+        f"({name}) {'2-layer network' if degree == 2 else 'linear model'}, k = {degree}, λ = {l2}"
+    )
     for ratio, start in ((100.0, 0.0), (0.1, 1.0)):
         gamma = ratio * l2
         f = np.asarray(predict.mode(t, gamma, l2, degree, start))
@@ -102,7 +105,7 @@ def two_modes(ax, out: report.Report, degree: int, name: str, l2: float = 0.01) 
         )
     ax.axhline(1, color="grey", lw=0.8, ls=":")
     ax.set(xlabel="time t (step × η)", ylabel="mode f(t) / label", title=title, ylim=(-0.05, 1.1))
-    ax.legend()
+    ax.legend(loc="center left" if degree == 2 else "lower center")
 
 
 def training_loss(ax, out: report.Report, options: Options):
@@ -136,12 +139,18 @@ def training_loss(ax, out: report.Report, options: Options):
         ).records
     start = jnp.asarray(runs[options.widths[-1]][0], jnp.float64)
     for label, degree in DEGREE.items():
-        predict_fn = predict.gradient_descent_mse(kernel, y, l2=options.l2, degree=degree, reduction="sum")
+        predict_fn = predict.gradient_descent_mse(
+            kernel, y, l2=options.l2, degree=degree, reduction="sum"
+        )
         losses[label] = 0.5 * np.sum((predict_fn(t, start) - y) ** 2, axis=(1, 2))
         ax.loglog(t[1:], losses[label][1:], label=label)
     for width in options.widths:
-        losses[f"trained, width {width}"] = 0.5 * np.sum((runs[width] - np.asarray(y)) ** 2, axis=(1, 2))
-        ax.loglog(t[1:], losses[f"trained, width {width}"][1:], ls="--", label=f"trained, width {width}")
+        losses[f"trained, width {width}"] = 0.5 * np.sum(
+            (runs[width] - np.asarray(y)) ** 2, axis=(1, 2)
+        )
+        ax.loglog(
+            t[1:], losses[f"trained, width {width}"][1:], ls="--", label=f"trained, width {width}"
+        )
     ax.set(
         xlabel="time t (step × η)",
         ylabel=f"training loss ½Σ(f − y)², {options.samples} samples",
@@ -169,21 +178,22 @@ def compare(out: report.Report, options: Options, t, losses) -> None:
     ratios = {}
     for width in options.widths:
         measured = losses[f"trained, width {width}"]
-        # how much of the labels is still there at the end: √(2 loss/N) is 1 once f = 0
         ratios[width] = float(np.sqrt(measured[-1] / deep[-1]))
-        lowest = np.argmin(measured)
+        lowest, apart = np.argmin(measured), np.abs(np.log(measured / deep)) > np.log(1.25)
         out.numbers[f"c: width {width}"] = {
             "time of the minimum": t[lowest],
             "loss at the minimum": measured[lowest],
+            "time when the loss is 25 % from k = 2's for good": t[np.flatnonzero(~apart)[-1]],
             "RMS residual at the end / predicted": ratios[width],
         }
     widest = losses[f"trained, width {options.widths[-1]}"]
     lowest = np.argmin(widest)
     out.claim(
-        "the trained network passes a minimum of the loss and rises, as k = 2 does",
-        expected=f"minimum at t = {t[peak]:.3g} (predicted), then a rise",
-        measured=f"minimum at t = {t[lowest]:.3g}; the loss rises {widest[-1] / widest[lowest]:.1f}-fold by t = {t[-1]:.0f}",
-        holds=1 / 3 < t[lowest] / t[peak] < 3 and widest[-1] > 1.5 * widest[lowest],
+        "the trained network follows k = 2 past the minimum of the loss",
+        expected=f"minimum at t = {t[peak]:.3g} (predicted), within a factor 2, then a rise by 10 % and more",
+        measured=f"width {options.widths[-1]}: minimum at t = {t[lowest]:.3g}, and {widest[-1] / widest[lowest]:.2f} times "
+        f"as much at t = {t[-1]:.0f}",
+        holds=1 / 2 < t[lowest] / t[peak] < 2 and widest[-1] > 1.1 * widest[lowest],
     )
     listed = ", ".join(f"{ratio:.2f} at width {width}" for width, ratio in ratios.items())
     values = list(ratios.values())
@@ -204,7 +214,12 @@ def time_of_minimum(ax, out: report.Report, kernel, y) -> None:
         )(l2)
         slope = np.polyfit(np.log(l2), np.log(times), 1)[0]
         ax.loglog(l2, times, label=f"k = {degree}, slope {slope:.2f}")
-        out.numbers[f"d: k = {degree}"] = {"l2": l2, "t_peak": times, "l2 × t_peak": l2 * times, "slope": slope}
+        out.numbers[f"d: k = {degree}"] = {
+            "l2": l2,
+            "t_peak": times,
+            "l2 × t_peak": l2 * times,
+            "slope": slope,
+        }
         if degree == 2:
             product = np.asarray(l2 * times)
             out.claim(
@@ -214,7 +229,11 @@ def time_of_minimum(ax, out: report.Report, kernel, y) -> None:
                 holds=abs(slope + 1) < 0.1 and product.min() > 0.1 and product.max() < 10,
             )
     ax.loglog(l2, 0.1 / l2, color="grey", lw=0.8, ls=":", label="0.1/λ")
-    ax.set(xlabel="λ", ylabel="time of the loss minimum (step × η)", title="(d) when the loss is at its minimum")
+    ax.set(
+        xlabel="λ",
+        ylabel="time of the loss minimum (step × η)",
+        title="(d) when the loss is at its minimum",
+    )
     ax.legend()
 
 

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,10 @@ from jax.typing import ArrayLike
 
 def as_float(*values: ArrayLike) -> tuple[Array, ...]:
     """The arguments as arrays of their common floating dtype (JAX's promotion, Python numbers weak)."""
-    known = [value if hasattr(value, "dtype") or np.isscalar(value) else np.asarray(value) for value in values]
+    known = [
+        value if hasattr(value, "dtype") or np.isscalar(value) else np.asarray(value)
+        for value in values
+    ]
     dtype = jnp.result_type(*known, 1.0)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"Expected real numbers, got {dtype}.")
@@ -23,7 +25,9 @@ def as_float(*values: ArrayLike) -> tuple[Array, ...]:
 def check_degree(degree: float) -> float:
     """k as a Python float: 0, 1 or any real above 1."""
     if isinstance(degree, jax.core.Tracer):
-        raise TypeError("`degree` must be a Python number: the closed form is chosen by it at trace time.")
+        raise TypeError(
+            "`degree` must be a Python number: the closed form is chosen by it at trace time."
+        )
     value = float(degree)
     if not (value in (0.0, 1.0) or 1.0 < value < math.inf):
         raise ValueError(
@@ -36,7 +40,9 @@ def check_degree(degree: float) -> float:
 def refuse(value: Any, wrong: Any, message: str) -> Any:
     """`value`, unless `wrong`: then a ValueError, at the call if that is known there, else when it runs."""
     if isinstance(wrong, jax.core.Tracer):
-        return eqx.error_if(value, wrong, message)
+        import equinox  # a quarter of a second, for traced arguments only
+
+        return equinox.error_if(value, wrong, message)
     if wrong:
         raise ValueError(message)
     return value
@@ -45,11 +51,17 @@ def refuse(value: Any, wrong: Any, message: str) -> Any:
 def check_non_negative(value: Any, name: str, meaning: str) -> Any:
     """`value`, refused where negative or NaN."""
     number = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
-    least = "" if isinstance(value, jax.core.Tracer) or not number.size else f", but its smallest entry is {number.min()}"
+    least = (
+        ""
+        if isinstance(value, jax.core.Tracer) or not number.size
+        else f", but its smallest entry is {number.min()}"
+    )
     return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
 
 
-def check_kernel(k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]) -> Array:
+def check_kernel(
+    k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]
+) -> Array:
     """The training kernel as a symmetric matrix over the samples and the outputs that are not in `trace_axes`."""
     kept = tuple(size for axis, size in enumerate(y_shape) if axis not in trace_axes)
     expected = tuple(size for size in kept for _ in range(2))
@@ -77,7 +89,12 @@ def check_kernel(k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tup
 
 def check_spectrum(eigenvalues: Array) -> Array:
     """Eigenvalues in ascending order, those below 0 by rounding set to 0, those clearly below refused."""
-    tolerance = 10 * eigenvalues.size * jnp.finfo(eigenvalues.dtype).eps * jnp.abs(eigenvalues).max(initial=0.0)
+    tolerance = (
+        10
+        * eigenvalues.size
+        * jnp.finfo(eigenvalues.dtype).eps
+        * jnp.abs(eigenvalues).max(initial=0.0)
+    )
     least = eigenvalues.min(initial=0.0)
     return refuse(
         jnp.maximum(eigenvalues, 0.0),
@@ -90,7 +107,9 @@ def check_spectrum(eigenvalues: Array) -> Array:
 def check_shape(value: Array, shape: tuple[int, ...], name: str) -> Array:
     """`value` broadcast from a scalar, or of exactly `shape`."""
     if value.ndim and value.shape != shape:
-        raise ValueError(f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}.")
+        raise ValueError(
+            f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}."
+        )
     return jnp.broadcast_to(value, shape)
 
 

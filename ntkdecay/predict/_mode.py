@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -49,7 +48,13 @@ def mode(
     l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
     arguments = as_float(t, eigenvalue, l2, f0, y)
     ndim = max(argument.ndim for argument in arguments)
-    return _mode(*(argument.reshape((1,) * (ndim - argument.ndim) + argument.shape) for argument in arguments), degree)
+    return _mode(
+        *(
+            argument.reshape((1,) * (ndim - argument.ndim) + argument.shape)
+            for argument in arguments
+        ),
+        degree,
+    )
 
 
 @partial(jax.jit, static_argnums=5)

@@ -13,7 +13,9 @@ class Modes(NamedTuple):
     """A kernel's eigenvectors and the rates γ at which their modes learn."""
 
     rates: Array  # (m,), ascending; divided by the number of outputs when the loss is their mean
-    vectors: Array  # (m, m), in columns; m runs over the samples and the outputs that are not traced
+    vectors: (
+        Array  # (m, m), in columns; m runs over the samples and the outputs that are not traced
+    )
     trace_axes: tuple[int, ...]  # from the end, as y_train's
     outputs: int  # what the loss divides every kernel by: the number of outputs, or 1 for their sum
 
@@ -31,13 +33,17 @@ class Modes(NamedTuple):
     def restore(self, f: Array, t_shape: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """(times, m, traced outputs) as `t_shape + shape`."""
         traced = tuple(shape[axis] for axis in self.trace_axes)
-        kept = tuple(size for axis, size in enumerate(shape, -len(shape)) if axis not in self.trace_axes)
+        kept = tuple(
+            size for axis, size in enumerate(shape, -len(shape)) if axis not in self.trace_axes
+        )
         f = f.reshape(t_shape + kept + traced)
         return jnp.moveaxis(f, tuple(range(-len(traced), 0)), self.trace_axes)
 
     def test_shape(self, k_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the outputs on the test set of a kernel of shape `k_shape` = (n_test, n_train, …)."""
-        kept = tuple(size for axis, size in enumerate(y_shape, -len(y_shape)) if axis not in self.trace_axes)
+        kept = tuple(
+            size for axis, size in enumerate(y_shape, -len(y_shape)) if axis not in self.trace_axes
+        )
         if len(k_shape) != 2 * len(kept) or k_shape[1::2] != kept or k_shape[2::2] != kept[1:]:
             pairs = tuple(n for size in kept[1:] for n in (size, size))
             raise ValueError(
@@ -48,7 +54,10 @@ class Modes(NamedTuple):
 
 
 def decompose(
-    k_train_train: Array, y_shape: tuple[int, ...], trace_axes: int | tuple[int, ...], reduction: str
+    k_train_train: Array,
+    y_shape: tuple[int, ...],
+    trace_axes: int | tuple[int, ...],
+    reduction: str,
 ) -> Modes:
     """The modes of a training kernel for labels of shape `y_shape`."""
     if reduction not in ("mean", "sum"):
@@ -62,4 +71,6 @@ def decompose(
     positive = tuple(sorted(axis % ndim for axis in axes))
     values, vectors = jnp.linalg.eigh(check_kernel(k_train_train, y_shape, positive))
     outputs = math.prod(y_shape) if reduction == "mean" else 1
-    return Modes(check_spectrum(values) / outputs, vectors, tuple(axis - ndim for axis in positive), outputs)
+    return Modes(
+        check_spectrum(values) / outputs, vectors, tuple(axis - ndim for axis in positive), outputs
+    )

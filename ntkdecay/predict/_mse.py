@@ -78,7 +78,9 @@ def gradient_descent_mse(
     """
     degree = check_degree(degree)
     l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
-    learning_rate = check_non_negative(learning_rate, "learning_rate", "it turns steps into gradient-flow time")
+    learning_rate = check_non_negative(
+        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
+    )
     k_train_train, y_train = as_float(k_train_train, y_train)
     l2, learning_rate = (jnp.asarray(value, y_train.dtype) for value in (l2, learning_rate))
     modes = decompose(k_train_train, y_train.shape, trace_axes, reduction)
@@ -91,13 +93,23 @@ def gradient_descent_mse(
         k_test_train: ArrayLike | None = None,
     ) -> Any:
         if fx_train_0 is None and fx_test_0 is None:
-            raise ValueError("`fx_train_0` and `fx_test_0` are both None: there is nothing to predict.")
+            raise ValueError(
+                "`fx_train_0` and `fx_test_0` are both None: there is nothing to predict."
+            )
         if fx_test_0 is not None and k_test_train is None:
-            raise ValueError("`fx_test_0` needs `k_test_train`, the kernel between test and training points.")
-        t = check_non_negative(jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization")
+            raise ValueError(
+                "`fx_test_0` needs `k_test_train`, the kernel between test and training points."
+            )
+        t = check_non_negative(
+            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
+        )
         (t,) = as_float(t)
         start = modes.project(
-            check_shape(jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, y.dtype), y_train.shape, "fx_train_0")
+            check_shape(
+                jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, y.dtype),
+                y_train.shape,
+                "fx_train_0",
+            )
         )
         time = (learning_rate * t.astype(y.dtype)).reshape(-1, 1)
 
@@ -129,7 +141,9 @@ def gradient_descent_mse(
 
 
 @partial(jax.jit, static_argnums=6)
-def _train(t: Array, rates: Array, vectors: Array, l2: Array, f0: Array, y: Array, degree: float) -> Array:
+def _train(
+    t: Array, rates: Array, vectors: Array, l2: Array, f0: Array, y: Array, degree: float
+) -> Array:
     """(times, kernel rows, traced outputs)."""
     kept, learned, _ = on_training_set(t, rates[None], l2[None, None], degree)
     f = kept[..., None] * f0[None] + learned[..., None] * y[None]

@@ -46,11 +46,15 @@ def peak_time(
     """
     degree = check_degree(degree)
     l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
-    learning_rate = check_non_negative(learning_rate, "learning_rate", "it turns steps into gradient-flow time")
+    learning_rate = check_non_negative(
+        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
+    )
     k_train_train, y_train = as_float(k_train_train, y_train)
     modes = decompose(k_train_train, y_train.shape, trace_axes, reduction)
     y = modes.project(y_train)
-    start = modes.project(check_shape(jnp.asarray(fx_train_0, y.dtype), y_train.shape, "fx_train_0"))
+    start = modes.project(
+        check_shape(jnp.asarray(fx_train_0, y.dtype), y_train.shape, "fx_train_0")
+    )
     products = tuple((a * b).sum(-1) for a, b in ((start, start), (start, y), (y, y)))
     return _peak_time(modes.rates, jnp.asarray(l2, y.dtype), *products, degree) / learning_rate
 
@@ -90,6 +94,7 @@ def _peak_time(rates: Array, l2: Array, ff: Array, fy: Array, yy: Array, degree:
     value, slope = jax.jvp(fall, (t,), (jnp.ones_like(t),))
     # One Newton step, whose only purpose is the derivative of t by the implicit function theorem.
     t = t - (value - jax.lax.stop_gradient(value)) / jax.lax.stop_gradient(slope)
-    for_ever = (l2 == 0) | (best == grid.size - 1) | (degree == 0)
+    level = losses[-1] <= losses[best] * (1 + 64 * jnp.finfo(grid.dtype).eps)
+    for_ever = (l2 == 0) | level | (degree == 0)
     at_once = fall(jnp.zeros_like(t)) <= 0
     return jnp.where(for_ever, jnp.inf, jnp.where((best == 0) & at_once, 0.0, t))

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
-import scipy.special as sc
 from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial import chebyshev
@@ -50,6 +48,8 @@ def expansion(degree: float) -> Expansion:
 
 def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarray, float]:
     """A and C. Before the pole at n = m the terms are −1/(s)_{n+1}; they may end before they reach it."""
+    import scipy.special as sc  # a third of a second, for the first expansion only
+
     head, product = [], 1.0
     for n in range(m):
         product /= s + n
@@ -70,12 +70,18 @@ def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarr
     return np.concatenate([head, tail]), float(gamma)
 
 
-def _inverse_series(p: float, scale: float, nodes: int = 64, negligible: float = 1e-15) -> np.ndarray:
+def _inverse_series(
+    p: float, scale: float, nodes: int = 64, negligible: float = 1e-15
+) -> np.ndarray:
     """S on u >= 1 from its values E[(u+p)/(u+T)], T of shape p+1, by the trapezoidal rule in log T."""
+    import scipy.fft
+
     theta = np.pi * (np.arange(nodes) + 0.5) / nodes
     w = (1 + np.cos(theta)) / 2
     u = 1 + scale * (1 - w)  # times w
-    xi = np.arange(-42 / (p + 1) - 9 / np.sqrt(p), np.log1p((45 + 12 * np.sqrt(p)) / p), 0.08 / np.sqrt(p + 1))
+    xi = np.arange(
+        -42 / (p + 1) - 9 / np.sqrt(p), np.log1p((45 + 12 * np.sqrt(p)) / p), 0.08 / np.sqrt(p + 1)
+    )
     weight = np.exp(p * (xi - np.expm1(xi)) + xi)
     t = p * np.exp(xi)
     values = ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
@@ -89,7 +95,9 @@ def complement_of_inverse(v: Array, e: Expansion) -> Array:
     """1 − G_s(1/v) for v = 1/u in [0, 1], to full relative precision."""
     a, b = 1 + e.scale * v, 1 + e.p * v
     reciprocal = v / (a * b)
-    return e.p * a * reciprocal * polynomial(e.inverse_power, 2 * (1 + e.scale) * b * reciprocal - 1)
+    return (
+        e.p * a * reciprocal * polynomial(e.inverse_power, 2 * (1 + e.scale) * b * reciprocal - 1)
+    )
 
 
 def gain_over_u(u: Array, phi: Array, e: Expansion) -> Array:
@@ -111,7 +119,11 @@ def polynomial(coefficients: np.ndarray, x: Array) -> Array:
     x2 = x * x
     x4 = x2 * x2
     a, b, c, d = (
-        reduce(lambda total, term: total * x4 + term, coefficients[i::4][::-1].tolist(), jnp.zeros_like(x))
+        reduce(
+            lambda total, term: total * x4 + term,
+            coefficients[i::4][::-1].tolist(),
+            jnp.zeros_like(x),
+        )
         for i in range(4)
     )
     return (a + x * b) + x2 * (c + x * d)
@@ -136,7 +148,9 @@ def quasi_static(u: ArrayLike, degree: float) -> Array:
         ValueError: if `degree` is not above 1.
     """
     if check_degree(degree) <= 1:
-        raise ValueError(f"G_s is defined for degree > 1, not {degree}: at 0 and 1 the kernel does not decay.")
+        raise ValueError(
+            f"G_s is defined for degree > 1, not {degree}: at 0 and 1 the kernel does not decay."
+        )
     (u,) = as_float(u)
     e = expansion(float(degree))
     tiny = jnp.finfo(u.dtype).tiny

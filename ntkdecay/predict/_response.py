@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jax import Array
 
 from ntkdecay.predict._quasi_static import (
@@ -54,7 +53,9 @@ def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Ar
     start, _ = _gain(rate, jnp.ones_like(c), c, jnp.zeros_like(c), v0, e)
     gain, short = _gain(rate, jnp.exp(-c * t), c, t, v0, e)
     finite = kept, gain - kept * start, short + kept * start
-    return tuple(jnp.where(at_infinity, b, a) for a, b in zip(finite, _limit(rate, l2, degree), strict=False))  # pyright: ignore
+    return tuple(
+        jnp.where(at_infinity, b, a) for a, b in zip(finite, _limit(rate, l2, degree), strict=False)
+    )  # pyright: ignore
 
 
 @on_training_set.defjvp
@@ -91,7 +92,9 @@ def _limit(rate: Array, l2: Array, degree: float) -> Response:
         learned_per_rate = jnp.where(still, inverse, 0.0)
         unlearned = jnp.where(still & pulled, 0.0, 1.0)
     learned = rate * learned_per_rate
-    return Response(kept, learned, unlearned, forgotten, jnp.where(still, inverse, 0.0), learned_per_rate)
+    return Response(
+        kept, learned, unlearned, forgotten, jnp.where(still, inverse, 0.0), learned_per_rate
+    )
 
 
 def _linear(t: Array, rate: Array, l2: Array) -> Response:
@@ -108,7 +111,7 @@ def _growing(t: Array, rate: Array, l2: Array) -> Response:
     # Clipped where e^{2λt} would overflow: long before, e^{−x} is 0.
     tau = t * exprel(jnp.minimum(2 * l2 * t, 0.5 * jnp.log(jnp.finfo(t.dtype).max)))
     kept, per_rate = jnp.exp(-rate * tau), tau * exprel(-rate * tau)
-    return Response(kept, rate * per_rate, kept, jnp.ones_like(kept), per_rate, per_rate)
+    return Response(kept, rate * per_rate, kept, jnp.ones_like(t * l2), per_rate, per_rate)
 
 
 def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
@@ -151,13 +154,17 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     return Response(kept, learned, unlearned, forgotten, kept_per_rate, learned_per_rate)
 
 
-def _gain(rate: Array, rho: Array, c: Array, t: Array, v0: Array, e: Expansion) -> tuple[Array, Array]:
+def _gain(
+    rate: Array, rho: Array, c: Array, t: Array, v0: Array, e: Expansion
+) -> tuple[Array, Array]:
     """G_s(u_t) and 1 − G_s(u_t) for u_t = γρ/c at any size, c = 0 included."""
     low = rate * rho < c
     c_safe = jnp.where(low, c, 1.0)
     u = jnp.where(low, rate * rho / c_safe, 1.0)
-    # the logarithm of u_t by its parts, which are small arrays where t and γ lie on two axes
-    log_u = jnp.where(low, jnp.log(jnp.where(rate > 0, rate, 1.0)) - jnp.log(jnp.where(c > 0, c, 1.0)) - c * t, 0.0)
+    # The logarithm of u_t by its parts, which are small arrays where t and γ lie on two axes; clipped
+    # where u_t underflows.
+    log_u = jnp.log(jnp.where(rate > 0, rate, 1.0)) - jnp.log(jnp.where(c > 0, c, 1.0)) - c * t
+    log_u = jnp.where(low, jnp.maximum(log_u, jnp.log(jnp.finfo(u.dtype).tiny)), 0.0)
     short = complement_of_inverse(jnp.where(low, 1.0, v0 / jnp.where(low, 1.0, rho)), e)
     gain = jnp.where(low, u * gain_over_u(u, phi_of_log(log_u, e), e), 1 - short)
     return gain, jnp.where(low, 1 - gain, short)
@@ -179,4 +186,4 @@ def exprel(x: Array) -> Array:
     return jnp.where(near, series, jnp.expm1(far) / far)
 
 
-_EXPREL = 1 / scipy.special.factorial(np.arange(1, 16))
+_EXPREL = 1 / np.cumprod(np.arange(1.0, 16.0))

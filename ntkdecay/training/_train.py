@@ -63,13 +63,17 @@ def train(
         raise ValueError("`record_steps` must be ascending numbers of steps, from 0 or later.")
     advance = partial(_advance, apply_fn=apply_fn, loss=loss, optimizer=optimizer)
     state, done, records = (params, optimizer.init(params)), 0, []
-    with tqdm(total=int(steps[-1]), desc=progress, unit="step", unit_scale=True, disable=progress is None) as bar:
+    with tqdm(
+        total=int(steps[-1]), desc=progress, unit="step", unit_scale=True, disable=progress is None
+    ) as bar:
         for step in steps:
             state, fx = advance(state, step - done, x, y, l2)
             bar.update(int(step) - done)
             done = int(step)
             if not jnp.isfinite(fx).all():
-                raise FloatingPointError(f"The network diverged before step {done}; lower the learning rate or `l2`.")
+                raise FloatingPointError(
+                    f"The network diverged before step {done}; lower the learning rate or `l2`."
+                )
             records.append(np.asarray(record(fx)))
     return Run(state[0], steps, np.stack(records))
 
