@@ -7,7 +7,7 @@ the experiment's own.
 import gzip
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def parity(labels: np.ndarray) -> np.ndarray:
 def _digits() -> Dataset:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     x, y = (digits.images[order, ..., None] / 16).astype(np.float32), digits.target[order]
     return Dataset(x[:1500], y[:1500], x[1500:], y[1500:])

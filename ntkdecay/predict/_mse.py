@@ -103,7 +103,7 @@ def gradient_descent_mse(
         t = check_non_negative(
             jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
         )
-        (t,) = as_float(t)
+        times = jnp.asarray(t, y.dtype)
         start = modes.project(
             check_shape(
                 jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, y.dtype),
@@ -111,12 +111,12 @@ def gradient_descent_mse(
                 "fx_train_0",
             )
         )
-        time = (learning_rate * t.astype(y.dtype)).reshape(-1, 1)
+        time = (learning_rate * times).reshape(-1, 1)
 
         fx_train_t = fx_test_t = None
         if fx_train_0 is not None:
             fx_train_t = _train(time, modes.rates, modes.vectors, l2, start, y, degree)
-            fx_train_t = modes.restore(fx_train_t, t.shape, y_train.shape)
+            fx_train_t = modes.restore(fx_train_t, times.shape, y_train.shape)
         if fx_test_0 is not None:
             k_test_train = jnp.asarray(k_test_train, y.dtype)
             test_shape = modes.test_shape(k_test_train.shape, y_train.shape)
@@ -132,7 +132,7 @@ def gradient_descent_mse(
                 as_matrix(k_test_train) / modes.outputs,
                 degree,
             )
-            fx_test_t = modes.restore(fx_test_t, t.shape, test_shape)
+            fx_test_t = modes.restore(fx_test_t, times.shape, test_shape)
         if fx_test_t is None:
             return fx_train_t
         return fx_test_t if fx_train_t is None else (fx_train_t, fx_test_t)

@@ -85,7 +85,7 @@ def _inverse_series(
     weight = np.exp(p * (xi - np.expm1(xi)) + xi)
     t = p * np.exp(xi)
     values = ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
-    series = scipy.fft.dct(values) / nodes
+    series = np.asarray(scipy.fft.dct(values)) / nodes
     series[0] /= 2
     # Its coefficients fall by 3.5 and more from one to the next, above the 1 + √2 that keeps powers stable.
     return chebyshev.cheb2poly(series[: 1 + np.max(np.nonzero(np.abs(series) > negligible))])

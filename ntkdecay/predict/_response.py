@@ -60,7 +60,7 @@ def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Ar
 
 @on_training_set.defjvp
 def _(degree, primals, tangents):
-    return jax.jvp(lambda *arguments: response(*arguments, degree)[:3], primals, tangents)
+    return jax.jvp(lambda t, rate, l2: response(t, rate, l2, degree)[:3], primals, tangents)
 
 
 def response(t: Array, rate: Array, l2: Array, degree: float) -> Response:

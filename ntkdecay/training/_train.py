@@ -32,7 +32,7 @@ def train(
     x: Array,
     y: Array,
     optimizer: optax.GradientTransformation,
-    record_steps: Sequence[int],
+    record_steps: Sequence[int] | np.ndarray,
     *,
     l2: float = 0.0,
     record: Callable[[Array], Array] = lambda fx: fx,

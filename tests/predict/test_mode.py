@@ -97,24 +97,25 @@ def test_the_fast_path_is_the_careful_one(degree):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1e-300, 1e-30, 1e-12, 1e-6])
 @pytest.mark.parametrize("degree", [1.2, 1.5, 2, 3, 4.5, 10])
-def test_per_rate_response_keeps_its_digits_as_the_rate_vanishes(degree):
+def test_per_rate_response_keeps_its_digits_as_the_rate_vanishes(degree, gamma):
     """X/γ and (e^{−kλt} − e^{−x})/γ against their integrals, at rates where the differences have no digit left."""
     l2, t = 0.3, 1.7
-    for gamma in (0.0, 1e-300, 1e-30, 1e-12, 1e-6):
-        r = response(*(jnp.asarray(value) for value in (t, gamma, l2)), degree)
-        with mp.workdps(30):
-            c = 2 * (degree - 1) * mp.mpf(l2)
-            tau = lambda s: -mp.expm1(-c * s) / c  # noqa: B023, E731
-            learned = mp.quad(
-                lambda s: mp.exp(-c * s - degree * l2 * (t - s) - gamma * (tau(t) - tau(s))),
-                [0, t],
-            )
-            kept = mp.exp(-degree * mp.mpf(l2) * t) * (
-                tau(t) if gamma == 0 else -mp.expm1(-gamma * tau(t)) / gamma
-            )
-        assert float(r.learned_per_rate) == pytest.approx(float(learned), rel=1e-13)
-        assert float(r.kept_per_rate) == pytest.approx(float(kept), rel=1e-13)
+    r = response(*(jnp.asarray(value) for value in (t, gamma, l2)), degree)
+    with mp.workdps(30):
+        c = 2 * (degree - 1) * mp.mpf(l2)
+
+        def tau(s):
+            return -mp.expm1(-c * s) / c
+
+        learned = mp.quad(
+            lambda s: mp.exp(-c * s - degree * l2 * (t - s) - gamma * (tau(t) - tau(s))), [0, t]
+        )
+        lost = tau(t) if gamma == 0 else -mp.expm1(-gamma * tau(t)) / gamma
+        kept = mp.exp(-degree * mp.mpf(l2) * t) * lost
+    assert float(r.learned_per_rate) == pytest.approx(float(learned), rel=1e-13)
+    assert float(r.kept_per_rate) == pytest.approx(float(kept), rel=1e-13)
 
 
 @pytest.mark.parametrize("degree", [1, 1.5, 2, 3])

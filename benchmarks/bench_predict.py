@@ -1,0 +1,92 @@
+"""The closed form against an ODE solver, and the predictor against neural-tangents at l2 = 0.
+
+Each group is one run on one machine; the ratios are printed at its end.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from ntkdecay._neural_tangents import predict as nt_predict
+from ntkdecay.predict import gradient_descent_mse, mode
+
+L2 = 0.01
+RATES = L2 * np.geomspace(1e-4, 1e6, 2000)
+T = np.geomspace(1e-3, 10, 1000) / L2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64():
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def medians():
+    """Median seconds by name; the ratios are printed when the module ends."""
+    found = {}
+    yield found
+    for slow, fast in (
+        ("LSODA, atol 1e-8", "mode"),
+        ("LSODA, atol 1e-12", "mode"),
+        ("neural-tangents", "ntkdecay"),
+    ):
+        if slow in found and fast in found:
+            print(f"\n{slow} / {fast}: {found[slow] / found[fast]:.2f}")
+
+
+@pytest.mark.benchmark(group="2000 modes x 1000 times, k = 2")
+def test_mode(benchmark, medians):
+    t, rates = jnp.asarray(T), jnp.asarray(RATES)[:, None]
+    benchmark.pedantic(
+        lambda: jax.block_until_ready(mode(t, rates, L2, 2)), rounds=30, warmup_rounds=3
+    )
+    medians["mode"] = benchmark.stats.stats.median
+
+
+@pytest.mark.parametrize("atol", [1e-8, 1e-12])
+@pytest.mark.benchmark(group="2000 modes x 1000 times, k = 2")
+def test_lsoda(benchmark, medians, atol):
+    """scipy's LSODA with a diagonal Jacobian (lband = uband = 0) at rtol 1e-8."""
+
+    def velocity(t, f):
+        return -RATES * np.exp(-2 * L2 * t) * (f - 1) - 2 * L2 * f
+
+    def solve():
+        start = np.zeros_like(RATES)
+        return solve_ivp(
+            velocity, (0, T[-1]), start, "LSODA", T, rtol=1e-8, atol=atol, lband=0, uband=0
+        )
+
+    error = np.max(np.abs(solve().y - mode(T, RATES[:, None], L2, 2)))
+    print(f"\nLSODA, atol {atol:g}: error {error:.1e}")
+    benchmark.pedantic(solve, rounds=5)
+    medians[f"LSODA, atol {atol:g}"] = benchmark.stats.stats.median
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    n, n_test = 2000, 500
+    a = rng.normal(size=(n + n_test, 2 * n))
+    k = jnp.asarray(a @ a.T / n)
+    y, start, start_test = (jnp.asarray(rng.normal(size=(size, 1))) for size in (n, n, n_test))
+    t = jnp.geomspace(1.0, 1e5, 100)
+    return k[:n, :n], k[n:, :n], y, t, start, start_test
+
+
+@pytest.mark.benchmark(group="predictor, N = 2000, 100 times, 500 test points, l2 = 0")
+@pytest.mark.parametrize("who", ["neural-tangents", "ntkdecay"])
+def test_predictor(benchmark, medians, problem, who):
+    k, k_test, y, t, start, start_test = problem
+
+    def predict():
+        if who == "ntkdecay":
+            predict_fn = gradient_descent_mse(k, y, l2=0.0, degree=2)
+        else:
+            predict_fn = nt_predict.gradient_descent_mse(k, y)
+        return jax.block_until_ready(predict_fn(t, start, start_test, k_test))
+
+    benchmark.pedantic(predict, rounds=4, warmup_rounds=1)
+    medians[who] = benchmark.stats.stats.median
