@@ -110,7 +110,7 @@ class Report:
         """Command, commit, versions, device, dtype, seconds and data of this run."""
         names = ("ntkdecay", "jax", "jaxlib", "neural-tangents", "diffrax", "optax", "numpy")
         return {
-            "command": shlex.join(["python", *sys.argv]),
+            "command": shlex.join(["python", *_command()]),
             "options": _plain(dataclasses.asdict(self.options)),
             "commit": _commit(),
             "versions": {"python": platform.python_version()}
@@ -128,6 +128,13 @@ class Report:
             lines.append(f"  {'holds' if claim.holds else 'FAILS'}  {claim.claim}")
             lines.append(f"         expected {claim.expected}; measured {claim.measured}")
         return "\n".join(lines)
+
+
+def _command() -> list[str]:
+    """The command line, its script relative to the source tree."""
+    script, tree = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent.parent
+    name = script.relative_to(tree) if script.is_relative_to(tree) else script.name
+    return [str(name), *sys.argv[1:]]
 
 
 def _commit() -> str:

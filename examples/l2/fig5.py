@@ -105,7 +105,7 @@ def two_modes(ax, out: report.Report, degree: int, name: str, l2: float = 0.01) 
         )
     ax.axhline(1, color="grey", lw=0.8, ls=":")
     ax.set(xlabel="time t (step × η)", ylabel="mode f(t) / label", title=title, ylim=(-0.05, 1.1))
-    ax.legend(loc="center left" if degree == 2 else "lower center")
+    ax.legend(loc="upper right" if degree == 2 else "center right", fontsize="small")
 
 
 def training_loss(ax, out: report.Report, options: Options):

@@ -28,9 +28,10 @@ def peak_time(
 
     .. math:: t_\mathrm{peak} = \arg\min_{t \ge 0} \tfrac12 \sum_a (f_a(t) - y_a)^2
 
-    with f_a of `mode` and the loss without its L2 term. For k >= 2 it is proportional to 1/λ up to a
-    logarithm of γ/λ (Section 4 of Lewkowycz & Gur-Ari, 2020): later the decaying kernel no longer
-    holds what it taught. Found on a logarithmic grid, then by bisection of dL/dt to the last digit.
+    with f_a of `mode` and the loss without its L2 term. Section 4 of Lewkowycz & Gur-Ari (2020) has
+    it proportional to 1/λ. So it is where modes of γ near λ carry the loss; a single mode with γ >> λ
+    is at its peak earlier, γt ≈ log(γ²/(2k(k−1)λ²)), when it has caught up with the decaying kernel.
+    Found on a logarithmic grid, then by bisection of dL/dt to the last digit.
 
     Args:
         k_train_train, y_train, l2, degree, reduction, learning_rate, trace_axes: as in
