@@ -14,7 +14,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -22,6 +22,7 @@ import jax
 import jax.core
 import jax.extend.core
 import jax.numpy as jnp
+from jax import Array
 from jax.interpreters import ad
 
 _TESTED = "0.10.2 and 0.12.0"
@@ -86,28 +87,71 @@ def _import() -> Any:
     return module
 
 
+def _linear_jaxpr(fn: Callable, *primals: Any) -> tuple[Any, jax.extend.core.ClosedJaxpr]:
+    """fn(*primals), and its derivative there as a jaxpr of single primitives, without calls."""
+    with jax.disable_jit():
+        out, jvp_fn = jax.linearize(fn, *primals)
+        return out, jax.make_jaxpr(jvp_fn)(*primals)
+
+
+def _backward(
+    closed: jax.extend.core.ClosedJaxpr,
+    mode: Any,
+    cotangents: list[Array],
+    _j_rules: bool = True,
+    _s_rules: bool = True,
+    _fwd: bool | None = None,
+) -> list:
+    """neural-tangents' walk back through a linear jaxpr: ∂f/∂y or ∂y/∂w at each use y of each w."""
+    empirical: Any = importlib.import_module("neural_tangents._src.empirical")
+    return empirical._backward_pass(
+        closed.jaxpr,
+        mode=mode,
+        consts=closed.consts,
+        primals_in=[ad.UndefinedPrimal(v.aval) for v in closed.jaxpr.invars],
+        cotangents_in=tuple(cotangents),
+        _j_rules=_j_rules,
+        _s_rules=_s_rules,
+        _fwd=_fwd,
+    )
+
+
+def structured_derivatives(f: Callable[[Any], Array], params: Any, seeds: Array) -> list[list]:
+    r"""The factors of the Jacobian of f that neural-tangents' structure rules find.
+
+    .. math:: s \cdot \frac{\partial f}{\partial w}
+              = \sum_y \left(s \cdot \frac{\partial f}{\partial y}\right) \frac{\partial y}{\partial w}
+
+    Args:
+        f: a function of the parameters alone, to one array.
+        params: pytree of arrays.
+        seeds: (S, *f.shape), the cotangents s.
+
+    Returns:
+        For each leaf w of params and each primitive y that takes it: s·∂f/∂y of shape
+        (S, *y.shape), ∂y/∂w without what its structure says of it, and that structure.
+    """
+    empirical: Any = importlib.import_module("neural_tangents._src.empirical")
+    _, closed = _linear_jaxpr(f, params)
+    df_dys = jax.vmap(lambda s: _backward(closed, empirical._MODE.DF_DY, [s]))(seeds)
+    dy_dws = _backward(closed, empirical._MODE.DY_DW, [seeds[0]])
+    return [
+        [(df_dy, *dy_dw) for df_dy, dy_dw in zip(*leaf, strict=True)]
+        for leaf in zip(df_dys, dy_dws, strict=True)
+    ]
+
+
 def _repair() -> None:
     """Rebinds the private functions of neural-tangents that call what JAX and scipy removed."""
     empirical: Any = importlib.import_module("neural_tangents._src.empirical")
     predict: Any = importlib.import_module("neural_tangents._src.predict")
 
     def get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_in):
-        with jax.disable_jit():  # which unrolls calls: the rules are for single primitives
-            primals_out, jvp_fn = jax.linearize(fn, *primals_in)
-            closed = jax.make_jaxpr(jvp_fn)(*primals_in)
+        primals_out, closed = _linear_jaxpr(fn, *primals_in)
         in_tree = jax.tree.structure(primals_in)
 
         def pullback_fn(*cts_in):
-            cts_out = empirical._backward_pass(
-                closed.jaxpr,
-                mode=mode,
-                consts=closed.consts,
-                primals_in=[ad.UndefinedPrimal(v.aval) for v in closed.jaxpr.invars],
-                cotangents_in=tuple(jax.tree.leaves(cts_in)),
-                _j_rules=_j_rules,
-                _s_rules=_s_rules,
-                _fwd=_fwd,
-            )
+            cts_out = _backward(closed, mode, jax.tree.leaves(cts_in), _j_rules, _s_rules, _fwd)
             return jax.tree.unflatten(in_tree, cts_out)
 
         return primals_out, pullback_fn

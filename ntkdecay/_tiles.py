@@ -1,13 +1,20 @@
-"""A kernel computed by tiles of samples, one at a time, so that it fits in memory."""
+"""A kernel computed by tiles of samples, so that it fits in memory.
 
+A kernel here is an array, or a pytree of arrays of one shape (one for each layer, say).
+"""
+
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
+from tqdm import tqdm
 
-Kernel = Callable[[Array, Array | None], Array]
+Kernel = Callable[[Array, Array | None], Any]
 
 
 def by_tiles(
@@ -17,50 +24,153 @@ def by_tiles(
     x2: Array | None,
     tile: int | None,
     diagonal: bool = False,
-) -> Array:
+) -> Any:
     """kernel(x1, x2) by tiles of samples, one at a time; exactly symmetric if x2 is None.
 
     `transposition` are the kernel's axes with x and x' exchanged. If `diagonal`, the samples are
     one axis of the kernel, not two.
     """
-
-    def symmetric(x: Array) -> Array:
-        k = kernel(x, None)
-        return (k + k.transpose(transposition)) / 2
-
+    symmetric = _symmetric(kernel, transposition)
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     if tile is None or tile >= max(n1, n2):
         return symmetric(x1) if x2 is None else kernel(x1, x2)
     a, b = _split(x1, tile), _split(x1 if x2 is None else x2, tile)
     if diagonal:
         k = lax.map(symmetric, a) if x2 is None else lax.map(lambda ab: kernel(*ab), (a, b))
-        return k.reshape(-1, *k.shape[2:])[:n1]
+        return jax.tree.map(lambda k: k.reshape(-1, *k.shape[2:])[:n1], k)
 
-    block = jax.eval_shape(kernel, a[0], b[0])
-    rest = block.shape[2:]
+    def put(k: Any, block: Any, i, j) -> Any:
+        def one(k: Array, block: Array) -> Array:
+            start = (i * tile, j * tile, *(0 for _ in block.shape[2:]))
+            return lax.dynamic_update_slice(k, block, start)
 
-    def put(k: Array, block: Array, i, j) -> Array:
-        return lax.dynamic_update_slice(k, block, (i * tile, j * tile, *(0 for _ in rest)))
+        return jax.tree.map(one, k, block)
 
-    def on_diagonal(k: Array, i) -> tuple[Array, None]:
+    def on_diagonal(k: Any, i) -> tuple[Any, None]:
         return put(k, symmetric(a[i]), i, i), None
 
-    def above_diagonal(k: Array, ij) -> tuple[Array, None]:
+    def above_diagonal(k: Any, ij) -> tuple[Any, None]:
         i, j = ij
         block = kernel(a[i], b[j])
-        return put(put(k, block, i, j), block.transpose(transposition), j, i), None
+        return put(put(k, block, i, j), _transposed(block, transposition), j, i), None
 
-    def anywhere(k: Array, ij) -> tuple[Array, None]:
+    def anywhere(k: Any, ij) -> tuple[Any, None]:
         i, j = ij
         return put(k, kernel(a[i], b[j]), i, j), None
 
-    k = jnp.zeros((len(a) * tile, len(b) * tile, *rest), block.dtype)
+    k = jax.tree.map(
+        lambda block: jnp.zeros((len(a) * tile, len(b) * tile, *block.shape[2:]), block.dtype),
+        jax.eval_shape(kernel, a[0], b[0]),
+    )
     if x2 is None:
         k, _ = lax.scan(on_diagonal, k, jnp.arange(len(a)))
         k, _ = lax.scan(above_diagonal, k, np.triu_indices(len(a), 1))
     else:
         k, _ = lax.scan(anywhere, k, tuple(np.indices((len(a), len(b))).reshape(2, -1)))
-    return k[:n1, :n2]
+    return jax.tree.map(lambda k: k[:n1, :n2], k)
+
+
+def on_devices(
+    kernel: Callable[[Any, Array, Array], Any],
+    params: Any,
+    transposition: tuple[int, ...],
+    x1: Array,
+    x2: Array | None,
+    tile: int,
+    diagonal: bool = False,
+    progress: str | None = None,
+) -> Any:
+    """The same for a compiled kernel(params, a, b), tiles dealt to all devices, put together here.
+
+    None if the kernel depends on traced values.
+    """
+    n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
+    a, b = _split(x1, tile), _split(x1 if x2 is None else x2, tile)
+    pairs = [
+        (i, j)
+        for i in range(len(a))
+        for j in range(len(b))
+        if (i == j if diagonal else x2 is not None or i <= j)
+    ]
+    devices = jax.local_devices()
+    replicas = [jax.device_put(params, device) for device in devices[: len(pairs)]]
+    result: Any = None
+    pending: list[tuple[int, int, Any]] = []
+
+    def collect(i: int, j: int, block: Any) -> None:
+        nonlocal result
+        block = jax.tree.map(np.asarray, block)
+        if result is None:
+            samples = (n1,) if diagonal else (n1, n2)
+            result = jax.tree.map(
+                lambda k: np.empty((*samples, *k.shape[len(samples) :]), k.dtype), block
+            )
+        if x2 is None and i == j:
+            block = jax.tree.map(lambda k: (k + k.transpose(transposition)) / 2, block)
+        _write(result, block, i * tile, i * tile if diagonal else j * tile, diagonal)
+        if x2 is None and i != j:
+            mirrored = jax.tree.map(lambda k: k.transpose(transposition), block)
+            _write(result, mirrored, j * tile, i * tile, diagonal)
+
+    with tqdm(total=len(pairs), desc=progress, unit="tile", disable=progress is None) as bar:
+        for number, (i, j) in enumerate(pairs):
+            device = number % len(replicas)
+            samples = jax.device_put((a[i], b[j]), devices[device])
+            block = kernel(replicas[device], *samples)
+            if any(isinstance(k, Tracer) for k in jax.tree.leaves(block)):
+                return None
+            pending.append((i, j, block))
+            if len(pending) > len(replicas):
+                collect(*pending.pop(0))
+            bar.update()
+        for item in pending:
+            collect(*item)
+    return jax.tree.map(jnp.asarray, result)
+
+
+def _write(result: Any, block: Any, row: int, column: int, diagonal: bool) -> None:
+    for k, part in zip(jax.tree.leaves(result), jax.tree.leaves(block), strict=True):
+        if diagonal:
+            k[row : row + len(part)] = part[: len(k) - row]
+        else:
+            target = k[row : row + part.shape[0], column : column + part.shape[1]]
+            target[...] = part[: target.shape[0], : target.shape[1]]
+
+
+def tile_within(
+    kernel: Callable[[Any, Any, Any], Any], params: Any, x1: Any, x2: Any, max_bytes: int
+) -> int:
+    """The largest tile found for which the compiled kernel(params, a, b) takes at most `max_bytes`."""
+
+    @functools.cache
+    def needed(tile: int) -> int:
+        a, b = (jax.ShapeDtypeStruct((tile, *x.shape[1:]), x.dtype) for x in (x1, x2))
+        shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+        stats: Any = jax.jit(kernel).lower(shapes, a, b).compile().memory_analysis()
+        return stats.temp_size_in_bytes + stats.output_size_in_bytes
+
+    tile = max(len(x1), len(x2))
+    while needed(tile) > max_bytes:
+        if tile == 1:
+            raise ValueError(
+                f"max_bytes is {max_bytes}, but the kernel of a single pair of samples takes "
+                f"{needed(1)} bytes."
+            )
+        # memory grows between linearly and quadratically with the tile
+        tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / needed(tile)) ** 0.7)))
+    return tile
+
+
+def _symmetric(kernel: Kernel, transposition: tuple[int, ...]) -> Callable[[Array], Any]:
+    def symmetric(x: Array) -> Any:
+        k = kernel(x, None)
+        return jax.tree.map(lambda k, k_t: (k + k_t) / 2, k, _transposed(k, transposition))
+
+    return symmetric
+
+
+def _transposed(k: Any, transposition: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda k: k.transpose(transposition), k)
 
 
 def _split(x: Array, tile: int) -> Array:

@@ -1,0 +1,94 @@
+"""How the kernel of a network moves under gradient flow with L2."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay._tiles import by_tiles
+from ntkdecay.homogeneity import degree as measured_degree
+from ntkdecay.kernels._checks import ApplyFn, canonical_axes, check_network, check_tile, exact
+from ntkdecay.kernels._choice import method_for
+from ntkdecay.kernels._empirical import ntk_of
+from ntkdecay.kernels._factors import transposition
+
+
+class Velocity(NamedTuple):
+    """dΘ/dt in the parts of (S5): `total` = `decay` + `t` + `t` with x and x' exchanged."""
+
+    total: Array
+    decay: Array
+    t: Array
+
+
+def velocity(
+    apply_fn: ApplyFn,
+    params: Any,
+    x: ArrayLike,
+    loss: Callable[[Array], Array],
+    l2: float,
+    *,
+    degree: float | None = None,
+    trace_axes: int | Sequence[int] = (-1,),
+    vmap_axes: Literal[0] | None = 0,
+    tile: int | None = None,
+) -> Velocity:
+    r"""The velocity of the neural tangent kernel under gradient flow with L2.
+
+    .. math:: \frac{d\Theta(x, x')}{dt} = -2(k-1)\lambda\, \Theta(x, x') + T(x, x') + T(x', x)
+
+        T(x, x') = -\sum_{x'' \in S} \partial_{\mu\nu} f(x)\, \partial_\mu f(x')\,
+                   \partial_\nu f(x'')\, \ell'(x'')
+
+    (S5) and (S6) of `l2` (SM B), for a k-homogeneous network. T is what finite width adds to
+    Theorem 1. It is the derivative of the left factor of Θ alone along −∂L: no third-order tensor
+    is formed.
+
+    Args:
+        apply_fn, params, vmap_axes, tile: as for `empirical_ntk`.
+        x: (n, ...), the training set S, between whose samples the kernel is taken.
+        loss: L(f(x)), a sum over samples, without the L2 term; its derivative is ℓ'.
+        l2: λ of L + λ/2 ‖θ‖².
+        degree: k; None: measured, by `ntkdecay.homogeneity.degree`.
+        trace_axes: axes of f over which the kernel is averaged.
+
+    Returns:
+        `Velocity(total, decay, t)`, each of the shape of the kernel.
+
+    Raises:
+        TypeError, ValueError: as `empirical_ntk`, and if the network is not homogeneous.
+    """
+    out, (batch,) = check_network(apply_fn, params, x=x)
+    check_tile(tile)
+    trace = canonical_axes(trace_axes, out.ndim, "trace_axes")
+    apart = vmap_axes == 0
+    if tile is not None and not (apart and 0 not in trace):
+        raise ValueError(f"tile={tile} needs vmap_axes=0 and axis 0 outside trace_axes.")
+    if degree is None:
+        degree = measured_degree(apply_fn, params, batch).degree
+    method = method_for(apply_fn, params, batch, apart)
+    return _velocity(apply_fn, method, apart, trace, loss, tile, params, batch, l2, degree)
+
+
+@partial(jax.jit, static_argnums=range(6))
+def _velocity(apply_fn, method, apart, trace, loss, tile, params, x, l2, degree) -> Velocity:
+    gradient = jax.grad(lambda p: loss(apply_fn(p, x)))(params)
+    descent = jax.tree.map(jnp.negative, gradient)
+
+    def theta_and_t(a: Array, b: Array | None) -> tuple[Array, Array]:
+        def theta(left: Any) -> Array:
+            return ntk_of(
+                apply_fn, method, apart, trace, (), False, left, a, params, a if b is None else b
+            )
+
+        return jax.jvp(theta, (params,), (descent,))
+
+    axes = transposition(jax.eval_shape(apply_fn, params, x).ndim, trace, ())
+    with exact():
+        theta, t = by_tiles(theta_and_t, axes, x, x, tile)
+    decay = -2 * (degree - 1) * l2 * (theta + theta.transpose(axes)) / 2
+    return Velocity(decay + t + t.transpose(axes), decay, t)
