@@ -1,0 +1,183 @@
+"""How correlation functions scale with width: measured, beside the exponents of the conjecture.
+
+Theorem 1 of the L2 paper is what is left when T, the finite-width part of the kernel's velocity, vanishes.
+Lemma 2 says so by counting powers of 1/n in cluster graphs; here they are measured over many initializations
+of networks with two hidden layers.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from tqdm import tqdm
+
+from ntkdecay import datasets, kernels, report, stax
+from ntkdecay.power_counting import Correlation
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(report.Options):
+    """Sizes of the experiment."""
+
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Widths, ascending."""
+    seeds: int = 8192
+    """Initializations of each width."""
+    samples: int = 3
+    """Training samples."""
+    groups: int = 32
+    """Groups of initializations, left out one by one for the error bars."""
+    at_a_time: int = 64
+    """Initializations in memory together, at width 512; inversely with the square of the width."""
+    seed: int = 0
+    """Seed of the initializations."""
+
+
+PAPER = Options(
+    preset="paper", widths=(64, 128, 256, 512, 1024, 2048, 4096, 8192), seeds=65536, at_a_time=16384
+)
+
+THETA, T = Correlation("m", "m"), Correlation("mn", "m", "n", "")
+
+
+class Quantity(NamedTuple):
+    """A quantity of the network, what of it is taken over initializations, and its exponent."""
+
+    name: str
+    of: str
+    take: str
+    exponent: float
+
+
+QUANTITIES = [
+    Quantity("E[f²]", "f²", "mean", Correlation("", "").exponent),
+    Quantity("E[Σ(∂∂f)²]", "hessian", "mean", Correlation("mn", "mn").exponent),
+    Quantity("|E[Θ] − Θ∞|", "Θ − Θ∞", "mean", THETA.exponent - 1),
+    Quantity("Var[Θ]", "Θ − Θ∞", "variance", (THETA * THETA).exponent - 1),
+    Quantity("|E[T₀]|", "T", "mean", T.exponent),
+    Quantity("E[∂∂∂f ∂f ∂f ∂f]", "third", "mean", Correlation("mnr", "m", "n", "r").exponent),
+    Quantity("Var[T₀]", "T", "variance", (T * T).exponent),
+]
+
+
+def network(width: int):
+    """Two hidden ReLU layers in NTK parameterization, without biases: 3-homogeneous."""
+    hidden = [stax.Dense(width, b_std=None), stax.Relu()]
+    return stax.serial(*hidden, *hidden, stax.Dense(1, b_std=None))
+
+
+def measure(key, width: int, x, y, theta_limit) -> dict:
+    """The quantities of one network, each averaged over samples."""
+    key, init_key = jax.random.split(key)
+    init, apply_fn, _ = network(width)
+    params = jax.tree.map(lambda p: p.astype(x.dtype), init(init_key, x.shape)[1])
+    velocity = kernels.velocity(
+        apply_fn, params, x, lambda fx: 0.5 * jnp.sum((fx - y) ** 2), 1.0, degree=3
+    )
+    theta = velocity.decay / (-2 * (3 - 1))
+
+    def f(params):
+        return apply_fn(params, x)[0, 0]
+
+    def along(function, direction):
+        return lambda p: jax.jvp(function, (p,), (direction,))[1]
+
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    noise = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves, strict=True)]
+    product = along(jax.grad(f), treedef.unflatten(noise))(params)
+    gradient = jax.grad(f)(params)
+    return {
+        "f²": f(params) ** 2,
+        "hessian": sum(jnp.sum(p**2) for p in jax.tree.leaves(product)),
+        "third": along(along(along(f, gradient), gradient), gradient)(params),
+        "Θ − Θ∞": jnp.mean(theta / theta_limit - 1),
+        "T": jnp.mean(velocity.t),
+    }
+
+
+def fitted(
+    options: Options, values: np.ndarray, take: str
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """At each width the quantity and its error; its exponent and that one's error, by the jackknife."""
+    groups = values.reshape(len(options.widths), options.groups, -1)
+
+    def estimate(left_out: int | None) -> np.ndarray:
+        kept = groups if left_out is None else np.delete(groups, left_out, axis=1)
+        kept = kept.reshape(len(kept), -1)
+        return np.abs(kept.mean(1)) if take == "mean" else kept.var(1, ddof=1)
+
+    whole, parts = estimate(None), np.stack([estimate(i) for i in range(options.groups)])
+    spread = np.sqrt(options.groups - 1) * parts.std(0)
+    slopes = [
+        np.polyfit(np.log(options.widths), np.log(v), 1, w=whole / spread)[0]
+        for v in (whole, *parts)
+    ]
+    return whole, spread, slopes[0], float(np.sqrt(options.groups - 1) * np.std(slopes[1:]))
+
+
+def main(options: Options) -> None:
+    """Scaling with width of T, of the kernel and of others, beside the conjecture's exponents."""
+    jax.config.update("jax_enable_x64", True)
+    out = report.Report(
+        "l2", "large_width", options, data=f"digits, {options.samples} samples, even/odd"
+    )
+    data = datasets.load("digits")
+    x = data.x_train[: options.samples].reshape(options.samples, -1)
+    y = jnp.asarray(datasets.parity(data.y_train[: options.samples]), x.dtype)
+    theta_limit = kernels.analytic_kernel(network(1)[2], x).astype(x.dtype)
+
+    measured: dict[str, list] = {}
+    for width in tqdm(options.widths, desc="widths"):
+        keys = jax.random.split(jax.random.key(options.seed), options.seeds)
+        one = partial(measure, width=width, x=jnp.asarray(x), y=y, theta_limit=theta_limit)
+        together = min(options.seeds, max(1, options.at_a_time * 512**2 // width**2))
+        values = jax.jit(lambda keys, one=one, n=together: jax.lax.map(one, keys, batch_size=n))(
+            keys
+        )
+        for name, value in values.items():
+            measured.setdefault(name, []).append(np.asarray(value, np.float64))
+
+    figure, ax = plt.subplots(figsize=(8, 6), layout="constrained")
+    widths = np.array(options.widths)
+    for quantity in QUANTITIES:
+        values, errors, slope, error = fitted(
+            options, np.array(measured[quantity.of]), quantity.take
+        )
+        label = (
+            f"{quantity.name}: {slope:.2f} ± {error:.2f} (conjecture {float(quantity.exponent):g})"
+        )
+        line = ax.errorbar(widths, values, errors, fmt="o", capsize=3, label=label)
+        reference = values[-1] * (widths / widths[-1]) ** float(quantity.exponent)
+        ax.plot(widths, reference, lw=0.8, ls=":", color=line[0].get_color())
+        out.numbers[quantity.name] = {
+            "width": widths,
+            "value": values,
+            "standard error": errors,
+            "exponent": slope,
+            "standard error of the exponent": error,
+            "conjecture": float(quantity.exponent),
+        }
+        out.claim(
+            f"{quantity.name} = O(n^{float(quantity.exponent):g})",
+            expected=f"exponent {float(quantity.exponent):g} or below, to 0.1 or two standard errors",
+            measured=f"{slope:.3f} ± {error:.3f}",
+            holds=slope - float(quantity.exponent) < max(0.1, 2 * error),
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="width n",
+        ylabel="value (Θ relative to Θ∞; others in units of f)",
+        title=f"Two hidden ReLU layers, {options.seeds} initializations; dotted: the conjecture's slope",
+    )
+    ax.legend(fontsize=8)
+    out.save(figure)
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER)
