@@ -1,0 +1,195 @@
+"""How far the kernel of a trained network follows exp(−2(k−1)λt), the kernel of an infinitely wide one.
+
+Networks of k layers, k = 1…4, and several widths are trained on even/odd labels with L2. Their kernel's size and
+direction are followed, and the moment where theory and network part is set against the width.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from ntkdecay import datasets, kernels, report, stax, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(report.Options):
+    """Sizes of the experiment."""
+
+    samples: int = 64
+    """Training samples."""
+    degrees: tuple[int, ...] = (1, 2, 3, 4)
+    """k, the number of layers."""
+    widths: tuple[int, ...] = (128, 512, 2048)
+    """Widths, ascending."""
+    l2: float = 0.05
+    """λ."""
+    final_time: float = 10.0
+    """When training stops, in units of step × η."""
+    times: int = 40
+    """Moments at which the kernel is taken."""
+    parting: float = 0.1
+    """|log(‖Θ‖/‖Θ₀‖) + 2(k−1)λt| at which theory and network have parted."""
+    seed: int = 0
+    """Seed of the initializations."""
+
+
+PAPER = Options(preset="paper", samples=200, widths=(256, 1024, 4096, 16384))
+
+
+def network(degree: int, width: int):
+    """`degree` layers with ReLU between them, without biases: k-homogeneous."""
+    hidden = [stax.Dense(width, b_std=None), stax.Relu()] * (degree - 1)
+    return stax.serial(*hidden, stax.Dense(1, b_std=None))
+
+
+def squared_error(fx, y):
+    """The paper's loss, summed over the samples."""
+    return 0.5 * jnp.sum((fx - y) ** 2)
+
+
+def follow(options: Options, degree: int, width: int, x, y) -> dict:
+    """Trains one network; its kernel's size and direction at each time, relative to the start."""
+    init, apply_fn, _ = network(degree, width)
+    params = init(jax.random.key(options.seed), x.shape)[1]
+    params = jax.tree.map(lambda p: p.astype(x.dtype), params)
+    start = np.asarray(kernels.empirical_ntk(apply_fn, params, x), np.float64)
+    first = float(np.linalg.norm(start))
+    learning_rate = 0.25 / np.linalg.eigvalsh(start)[-1]
+    optimizer = optax.sgd(learning_rate)
+    last = options.final_time / learning_rate
+    steps = np.unique(np.concatenate([[0], np.geomspace(1, last, options.times)]).astype(int))
+    sizes, cosines = [1.0], [1.0]
+    for before, after in itertools.pairwise(steps):
+        run = training.train(
+            apply_fn, params, squared_error, x, y, optimizer, [after - before], l2=options.l2
+        )
+        params = run.params
+        kernel = np.asarray(kernels.empirical_ntk(apply_fn, params, x), np.float64)
+        size = float(np.linalg.norm(kernel))
+        sizes.append(size / first)
+        cosines.append(float(np.vdot(kernel, start)) / (size * first))
+    return {
+        "t": steps * learning_rate,
+        "log size": np.log(sizes),
+        "rotation": np.maximum(1 - np.array(cosines), 0),
+    }
+
+
+def parting(t, gap, threshold: float) -> float:
+    """The time at which `gap` first passes `threshold`, interpolated; the last one if it never does."""
+    if not (gap > threshold).any():
+        return float(t[-1])
+    i = int(np.argmax(gap > threshold))
+    return float(np.interp(threshold, gap[i - 1 : i + 1], t[i - 1 : i + 1]))
+
+
+def main(options: Options) -> None:
+    """Size and rotation of the kernel of trained networks, beside exp(−2(k−1)λt)."""
+    jax.config.update("jax_enable_x64", True)
+    data = f"digits, {options.samples} samples, even/odd"
+    out = report.Report("l2", "kernel_decay", options, data=data)
+    digits = datasets.load("digits")
+    x = jnp.asarray(digits.x_train[: options.samples].reshape(options.samples, -1))
+    y = jnp.asarray(datasets.parity(digits.y_train[: options.samples]), x.dtype)
+    figure, axes = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
+
+    parted: dict[int, list[float]] = {}
+    with tqdm(total=len(options.degrees) * len(options.widths), desc="networks") as bar:
+        for degree in options.degrees:
+            rate, color = 2 * (degree - 1) * options.l2, f"C{degree}"
+            t = np.linspace(0, options.final_time, 200)
+            axes[0].plot(t, -rate * t, color=color, lw=0.8, label=f"k = {degree}, −2(k−1)λt")
+            for width, style in zip(options.widths, (":", "-.", "--", "-"), strict=False):
+                if degree == 1 and width != options.widths[-1]:
+                    bar.update()  # one layer has no width
+                    continue
+                run = follow(options, degree, width, x, y)
+                label = f"k = {degree}" + (f", width {width}" if degree > 1 else "")
+                axes[0].plot(run["t"], run["log size"], color=color, ls=style)
+                axes[1].loglog(
+                    run["t"][1:], run["rotation"][1:], color=color, ls=style, label=label
+                )
+                gap = np.abs(run["log size"] + rate * run["t"])
+                parted.setdefault(degree, []).append(parting(run["t"], gap, options.parting))
+                out.numbers[label] = run | {"parting time": parted[degree][-1]}
+                bar.update()
+    for degree, moments in parted.items():
+        if degree > 1:
+            axes[2].loglog(options.widths, moments, "o-", color=f"C{degree}", label=f"k = {degree}")
+    claims(out, options, parted)
+    axes[0].set(
+        xlabel="time t (step × η)",
+        ylabel="log ‖Θ_t‖/‖Θ_0‖",
+        title=f"Size; thin: theory; dotted to dashed: width {', '.join(map(str, options.widths))}",
+    )
+    axes[1].set(
+        xlabel="time t (step × η)",
+        ylabel="1 − cos(Θ_t, Θ_0)",
+        title=f"Rotation (none at infinite width), λ = {options.l2}",
+        ylim=(1e-7, 1),
+    )
+    axes[2].axhline(options.final_time, color="grey", lw=0.8, ls=":", label="end of training")
+    axes[2].set(
+        xlabel="width",
+        ylabel="time t at which they part",
+        title=f"Where log ‖Θ‖ is off by {options.parting}",
+    )
+    for ax in axes:
+        ax.legend(fontsize=8)
+    axes[2].set_xticks(options.widths, [str(width) for width in options.widths])
+    axes[2].minorticks_off()
+    out.save(figure)
+
+
+def claims(out: report.Report, options: Options, parted: dict[int, list[float]]) -> None:
+    """What Theorem 1 says of the kernel, and how it is approached."""
+
+    def by_width(values) -> str:
+        pairs = zip(values, options.widths, strict=True)
+        return ", ".join(f"{value:.2g} at width {width}" for value, width in pairs)
+
+    if 1 in options.degrees:
+        run = out.numbers["k = 1"]
+        out.claim(
+            "k = 1: the kernel does not move",
+            expected="log size and rotation 0, to float32",
+            measured=f"{np.abs(run['log size']).max():.1e}, {run['rotation'].max():.1e}",
+            holds=np.abs(run["log size"]).max() < 1e-4 and run["rotation"].max() < 1e-4,
+        )
+    for degree, moments in parted.items():
+        if degree == 1:
+            continue
+        runs = [out.numbers[f"k = {degree}, width {width}"] for width in options.widths]
+        rotations = [float(run["rotation"].max()) for run in runs]
+        rate = 2 * (degree - 1) * options.l2
+        followed = [float(-run["log size"][-1] / (rate * run["t"][-1])) for run in runs]
+        slope = np.polyfit(np.log(options.widths), np.log(moments), 1)[0]
+        out.numbers[f"k = {degree}"] = {"parting time": moments, "power of the width": slope}
+        out.claim(
+            f"k = {degree}: the wider the network, the longer its kernel follows exp(−2(k−1)λt)",
+            expected=f"time to be off by {options.parting} in log ‖Θ‖ rises with width",
+            measured=f"{by_width(moments)}; as width^{slope:.2f}",
+            holds=moments == sorted(moments) and moments[0] < moments[-1],
+        )
+        out.claim(
+            f"k = {degree}: the wider the network, the less its kernel turns",
+            expected="largest 1 − cos(Θ_t, Θ_0) falls with width",
+            measured=by_width(rotations),
+            holds=rotations == sorted(rotations, reverse=True),
+        )
+        out.claim(
+            f"k = {degree}: the wider the network, the nearer its kernel's decay to the predicted one",
+            expected=f"log(‖Θ₀‖/‖Θ_t‖) / (2(k−1)λt) nears 1 with width, at λt = {options.l2 * options.final_time:g}",
+            measured=by_width(followed),
+            holds=np.all(np.diff(np.abs(np.array(followed) - 1)) < 0),
+        )
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER)
