@@ -112,9 +112,10 @@ def main(options: Options) -> None:
                 run = follow(options, degree, width, x, y)
                 label = f"k = {degree}" + (f", width {width}" if degree > 1 else "")
                 axes[0].plot(run["t"], run["log size"], color=color, ls=style)
-                axes[1].loglog(
-                    run["t"][1:], run["rotation"][1:], color=color, ls=style, label=label
-                )
+                if degree > 1:
+                    axes[1].loglog(
+                        run["t"][1:], run["rotation"][1:], color=color, ls=style, label=label
+                    )
                 gap = np.abs(run["log size"] + rate * run["t"])
                 parted.setdefault(degree, []).append(parting(run["t"], gap, options.parting))
                 out.numbers[label] = run | {"parting time": parted[degree][-1]}
@@ -126,7 +127,7 @@ def main(options: Options) -> None:
     axes[0].set(
         xlabel="time t (step × η)",
         ylabel="log ‖Θ_t‖/‖Θ_0‖",
-        title=f"Size; thin: theory; dotted to dashed: width {', '.join(map(str, options.widths))}",
+        title="Size; thin: infinite width, others: as in the middle",
     )
     axes[1].set(
         xlabel="time t (step × η)",
