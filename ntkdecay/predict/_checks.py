@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay.predict import _axes
+
 
 def as_float(*values: ArrayLike) -> tuple[Array, ...]:
     """The arguments as arrays of their common floating dtype (JAX's promotion, Python numbers weak)."""
@@ -60,11 +62,31 @@ def check_non_negative(value: Any, name: str, meaning: str) -> Any:
     return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
 
 
+def check_request(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
+    """Something must be asked for, and test points need their kernel."""
+    if fx_train_0 is None and fx_test_0 is None:
+        raise ValueError("`fx_train_0` and `fx_test_0` are both None: there is nothing to predict.")
+    if fx_test_0 is not None and k_test_train is None:
+        raise ValueError(
+            "`fx_test_0` needs `k_test_train`, the kernel between test and training points."
+        )
+
+
+def check_ascending(t: Array) -> Array:
+    """Times in the order in which a trajectory passes them."""
+    flat = t.reshape(-1)
+    return refuse(
+        t,
+        (flat[1:] < flat[:-1]).any(),
+        "`t` must be ascending: a trajectory passes its times in order.",
+    )
+
+
 def check_kernel(
     k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]
 ) -> Array:
     """The training kernel as a symmetric matrix over the samples and the outputs that are not in `trace_axes`."""
-    kept = tuple(size for axis, size in enumerate(y_shape) if axis not in trace_axes)
+    kept = _axes.kept(y_shape, trace_axes)
     expected = tuple(size for size in kept for _ in range(2))
     if k_train_train.shape != expected:
         raise ValueError(
