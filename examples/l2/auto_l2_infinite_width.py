@@ -1,0 +1,135 @@
+"""AutoL2 on the infinitely wide network: λ decays by itself when learning turns into forgetting.
+
+SM E of the L2 paper, run on the exact recursion of the state (a, w): start at λ = 0.1, measure every few
+steps, divide λ by 10 when the loss or the error has been above its minimum twice in a row, then wait
+0.1/λ steps. Beside it, constant λ, and λ = 0.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ntkdecay import datasets, kernels, predict, report, stax
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(report.Options):
+    """Sizes of the experiment."""
+
+    data: datasets.Name = "digits"
+    """Which images; labels are +1 for even digits and −1 for odd ones."""
+    samples: int = 400
+    """Training samples."""
+    steps: int = 20_000
+    """Steps of full-batch gradient descent."""
+    every: int = 5
+    """Steps from one measurement to the next."""
+    l2: float = 0.1
+    """λ at the start of AutoL2, and the largest constant one."""
+    refractory: float = 0.1
+    """After a decay, λ stays for `refractory`/λ steps."""
+
+
+PAPER = Options(data="mnist", samples=4000, steps=100_000)
+
+
+def squared_error(fx, y):
+    """½ Σ (f − y)², the loss of the theory."""
+    return 0.5 * jnp.sum((fx - y) ** 2)
+
+
+def auto_l2(k, y, rate: float, options: Options):
+    """λ, loss and error at every measurement: Algorithm 1 of SM E with MINERROR where it says ERROR."""
+
+    def measure(state: predict.State):
+        error = jnp.mean(jnp.sign(state.fx_train) != y)
+        return jnp.stack([squared_error(state.fx_train, y), error])
+
+    def advance(carry, _):
+        state, l2, wait, before, least = carry
+        step = predict.sgd(squared_error, k, y, l2=l2, degree=2, learning_rate=rate)
+        state = step(options.every, state)
+        now = measure(state)
+        worse = jnp.any((now > least) & (before > least)) & (state.age > wait)
+        l2 = jnp.where(worse, l2 / 10, l2)
+        wait = jnp.where(worse, state.age + options.refractory / l2, wait)
+        least = jnp.where(worse, least, jnp.minimum(before, least))
+        return (state, l2, wait, now, least), (l2, *now)
+
+    zero = predict.State(
+        jnp.zeros_like(y), None, jnp.zeros_like(y), None, jnp.ones(1), jnp.zeros((1, *y.shape))
+    )
+    zero = zero._replace(
+        scale_velocity=jnp.zeros(1), weights_velocity=jnp.zeros((1, *y.shape)), age=jnp.array(0)
+    )
+    carry = (zero, jnp.asarray(options.l2), jnp.array(0.0), measure(zero), jnp.full(2, jnp.inf))
+    run = jax.jit(
+        lambda carry: jax.lax.scan(advance, carry, length=options.steps // options.every)[1]
+    )
+    return (np.asarray(one) for one in run(carry))
+
+
+def main(options: Options) -> None:
+    """λ(t) and the loss curves of AutoL2 on an infinitely wide two-layer ReLU network."""
+    jax.config.update("jax_enable_x64", True)
+    data = datasets.load(options.data, options.data_dir)
+    x = data.x_train[: options.samples].reshape(options.samples, -1).astype(float)
+    y = jnp.asarray(datasets.parity(data.y_train[: options.samples]))
+    *_, kernel_fn = stax.serial(stax.Dense(1, b_std=None), stax.Relu(), stax.Dense(1, b_std=None))
+    k = kernels.analytic_kernel(kernel_fn, x)
+    rate = float(1 / jnp.linalg.eigvalsh(k)[-1])  # half of what is stable
+    t = options.every * np.arange(1, options.steps // options.every + 1)
+
+    out = report.Report(
+        "l2",
+        "auto_l2_infinite_width",
+        options,
+        f"{options.data}, {options.samples} samples, even/odd",
+    )
+    l2, loss, error = auto_l2(k, y, rate, options)
+    curves = {"AutoL2": loss}
+    for constant in (options.l2, options.l2 / 10, options.l2 / 100, 0.0):
+        step = predict.sgd(squared_error, k, y, l2=constant, degree=2, learning_rate=rate)
+        fx = np.asarray(step(t))[..., 0]
+        curves[f"λ = {constant:g}"] = 0.5 * np.sum((fx - np.asarray(y)[None, :, 0]) ** 2, axis=1)
+
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
+    for name, curve in curves.items():
+        top.loglog(t, curve, label=name, lw=2 if name == "AutoL2" else 1)
+    top.set(
+        ylabel="training loss ½Σ(f − y)²",
+        title=f"AutoL2 at infinite width, k = 2, η = {rate:.3g}",
+    )
+    top.legend()
+    bottom.loglog(t, l2)
+    bottom.set(xlabel="step", ylabel="λ of AutoL2")
+
+    drops = t[1:][np.diff(l2) < 0]
+    out.numbers |= {"step": t[::20], "l2": l2[::20], "error": error[::20], "steps of decay": drops}
+    out.numbers["loss"] = {name: curve[::20] for name, curve in curves.items()}
+    best = min(
+        float(curve.min()) for name, curve in curves.items() if name not in ("AutoL2", "λ = 0")
+    )
+    out.claim(
+        "AutoL2 trains faster than a constant λ and to a lower loss",
+        expected=f"a loss below {best:.3g}, the least of constant λ = {options.l2:g}, {options.l2 / 10:g}, {options.l2 / 100:g}",
+        measured=f"{loss.min():.3g}",
+        holds=loss.min() < best,
+    )
+    waits = np.diff(np.concatenate([[0], drops])) * np.concatenate(
+        [[options.l2], options.l2 / 10.0 ** np.arange(1, len(drops))]
+    )
+    out.claim(
+        "λ decays again and again, each time after a number of steps of order 1/(ηλ)",
+        expected="η λ × steps between decays of order 1 (0.01 to 10)",
+        measured=", ".join(f"{rate * wait:.2g}" for wait in waits) or "no decay",
+        holds=len(drops) > 1 and bool(np.all((rate * waits > 0.01) & (rate * waits < 10))),
+    )
+    out.save(figure)
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER)
