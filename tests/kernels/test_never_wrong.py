@@ -151,6 +151,7 @@ def stax_residual():
     )
 
 
+@pytest.mark.slow
 def test_stax():
     init, apply_fn, _ = stax_residual()
     params = init(jax.random.key(0), IMAGES.shape)[1]
@@ -200,8 +201,8 @@ def flax_layers(params, x):
 @pytest.mark.parametrize(
     ("module", "f", "x", "vmap_axes"),
     [
-        (Convolutional, flax_convolutional, IMAGES, None),
-        (Transformer, flax_transformer, WORDS, 0),
+        pytest.param(Convolutional, flax_convolutional, IMAGES, None, marks=pytest.mark.slow),
+        pytest.param(Transformer, flax_transformer, WORDS, 0, marks=pytest.mark.slow),
         (Layers, flax_layers, FLAT, 0),
     ],
 )
