@@ -75,7 +75,8 @@ def check_network(
 @functools.lru_cache(maxsize=1024)
 def _output(apply_fn: ApplyFn, treedef: Any, shapes: tuple, x_shape: tuple, dtype: Any) -> Any:
     params = treedef.unflatten([jax.ShapeDtypeStruct(shape, dtype) for shape in shapes])
-    return jax.eval_shape(apply_fn, params, jax.ShapeDtypeStruct(x_shape, dtype))
+    with exact():
+        return jax.eval_shape(apply_fn, params, jax.ShapeDtypeStruct(x_shape, dtype))
 
 
 def check_tile(tile: int | None) -> None:

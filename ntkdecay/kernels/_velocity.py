@@ -76,7 +76,8 @@ def velocity(
 
 @partial(jax.jit, static_argnums=range(6))
 def _velocity(apply_fn, method, apart, trace, loss, tile, params, x, l2, degree) -> Velocity:
-    gradient = jax.grad(lambda p: loss(apply_fn(p, x)))(params)
+    with exact():
+        gradient = jax.grad(lambda p: loss(apply_fn(p, x)))(params)
     descent = jax.tree.map(jnp.negative, gradient)
 
     def theta_and_t(a: Array, b: Array | None) -> tuple[Array, Array]:
