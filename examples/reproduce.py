@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 EXAMPLES = Path(__file__).parent
-THEORY = ("l2/fig5",)  # what `make figures` runs: theory beside a measurement, minutes in all
+THEORY = ("l2/fig5", "l2/deep_linear", "l2/auto_l2_infinite_width")  # theory beside a measurement
 
 
 def scripts() -> dict[str, Path]:
