@@ -6,6 +6,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.kernels`: the neural tangent kernel of a network, analytic or empirical
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
+- `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.datasets`: images and labels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         deep_linear,
         homogeneity,
         kernels,
+        power_counting,
         predict,
         report,
         symbolic,
@@ -37,6 +39,7 @@ __all__ = [
     "deep_linear",
     "homogeneity",
     "kernels",
+    "power_counting",
     "predict",
     "report",
     "stax",

@@ -52,7 +52,7 @@ class Claim(NamedTuple):
 _Options = TypeVar("_Options", bound=Options)
 
 
-def cli(main: Callable[[_Options], None], quick: _Options, paper: _Options) -> None:
+def cli(main: Callable[[_Options], Any], quick: _Options, paper: _Options) -> None:
     """Run `main` with the options of the command line; ``--preset`` chooses their defaults."""
     import tyro
 
