@@ -48,10 +48,10 @@ def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Ar
     e, c = expansion(degree), 2 * (degree - 1) * l2
     at_infinity = jnp.isinf(t)
     t = jnp.where(at_infinity, 0.0, t)
-    v0 = jnp.where(rate < c, 1.0, c / jnp.where(rate > 0, rate, 1.0))
-    kept = jnp.exp(-(degree * l2 * t + rate * (t * exprel(-c * t))))
-    start, _ = _gain(rate, jnp.ones_like(c), c, jnp.zeros_like(c), v0, e)
-    gain, short = _gain(rate, jnp.exp(-c * t), c, t, v0, e)
+    tau = t * exprel(-c * t)
+    kept = jnp.exp(-(degree * l2 * t + rate * tau))
+    start, _ = _gain(rate, c, jnp.zeros_like(c), e)
+    gain, short = _gain(rate, c, t, e)
     finite = kept, gain - kept * start, short + kept * start
     return tuple(
         jnp.where(at_infinity, b, a) for a, b in zip(finite, _limit(rate, l2, degree), strict=False)
@@ -127,7 +127,7 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     # u_0 >= 1: the quasi-static term and its start, early by what each is short of 1.
     v0 = jnp.where(slow, 1.0, c / rate_safe)
     short_0 = complement_of_inverse(v0, e)
-    gain_t, short_t = _gain(rate, rho, c, t, v0, e)
+    gain_t, short_t = _gain(rate, c, t, e)
     fast_per_rate = jnp.where(
         x > 0.5,
         (gain_t - kept * (1 - short_0)) / rate_safe,
@@ -154,18 +154,20 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     return Response(kept, learned, unlearned, forgotten, kept_per_rate, learned_per_rate)
 
 
-def _gain(
-    rate: Array, rho: Array, c: Array, t: Array, v0: Array, e: Expansion
-) -> tuple[Array, Array]:
-    """G_s(u_t) and 1 − G_s(u_t) for u_t = γρ/c at any size, c = 0 included."""
-    low = rate * rho < c
-    c_safe = jnp.where(low, c, 1.0)
-    u = jnp.where(low, rate * rho / c_safe, 1.0)
-    # The logarithm of u_t by its parts, which are small arrays where t and γ lie on two axes; clipped
-    # where u_t underflows.
-    log_u = jnp.log(jnp.where(rate > 0, rate, 1.0)) - jnp.log(jnp.where(c > 0, c, 1.0)) - c * t
-    log_u = jnp.where(low, jnp.maximum(log_u, jnp.log(jnp.finfo(u.dtype).tiny)), 0.0)
-    short = complement_of_inverse(jnp.where(low, 1.0, v0 / jnp.where(low, 1.0, rho)), e)
+def _gain(rate: Array, c: Array, t: Array, e: Expansion) -> tuple[Array, Array]:
+    """G_s(u_t) and 1 − G_s(u_t) for u_t = γe^{−ct}/c at any size, c = 0 (u = ∞) included.
+
+    What depends on γ alone or t alone is kept apart until the last product: where the two lie on
+    two axes, logarithms, exponentials and divisions are of the small arrays.
+    """
+    decays, pulled, ct = c > 0, rate > 0, c * t
+    largest = jnp.log(jnp.finfo(t.dtype).max)
+    c_safe, rate_safe = jnp.where(decays, c, 1.0), jnp.where(pulled, rate, 1.0)
+    u = jnp.where(decays, rate / c_safe, 2.0) * jnp.exp(-ct)
+    v = jnp.where(pulled, c / rate_safe, 0.0) * jnp.exp(jnp.minimum(ct, 0.9 * largest))
+    log_u = jnp.clip(jnp.log(rate_safe) - jnp.log(c_safe) - ct, -0.98 * largest, 0.0)
+    low, u = u < 1, jnp.minimum(u, 1.0)
+    short = complement_of_inverse(jnp.minimum(v, 1.0), e)
     gain = jnp.where(low, u * gain_over_u(u, phi_of_log(log_u, e), e), 1 - short)
     return gain, jnp.where(low, 1 - gain, short)
 
