@@ -12,10 +12,17 @@ from jax import ensure_compile_time_eval as at_once
 from jax.typing import ArrayLike
 
 from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import as_float, check_request, check_shape, refuse
+from ntkdecay.predict._checks import (
+    as_float,
+    check_degree,
+    check_non_negative,
+    check_request,
+    check_shape,
+    refuse,
+)
 from ntkdecay.predict._krylov import Krylov, Product, deepen, is_traced, krylov
-from ntkdecay.predict._mse import Origin, Reduction, gradient_descent_mse
-from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._mse import Origin, Reduction, _train, _weights
+from ntkdecay.predict._schedule import PiecewiseConstant, pieces
 
 FIRST_DEPTH = 16
 
@@ -85,14 +92,17 @@ def gradient_descent_mse_matrix_free(
         raise ValueError(f"`max_depth` is {max_depth}; it must be >= 1.")
     if reduction not in ("mean", "sum"):
         raise ValueError(f'`reduction` is {reduction!r}; allowed are "mean" and "sum".')
-    options: dict[str, Any] = {
-        "l2": l2,
-        "degree": degree,
-        "learning_rate": learning_rate,
-        "l2_from": l2_from,
-    }
-    gradient_descent_mse(np.zeros((1, 1)), np.zeros((1, 1)), **options)  # refuses what it refuses
+    degree = check_degree(degree)
+    learning_rate = check_non_negative(
+        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
+    )
+    if l2_from not in ("origin", "init"):
+        raise ValueError(
+            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
+        )
     (y_train,) = as_float(y_train)
+    learning_rate = jnp.asarray(learning_rate, y_train.dtype)
+    decay = pieces(l2, learning_rate, y_train.dtype)
     dtype, traced_axes = y_train.dtype, _axes.canonical(trace_axes, y_train.shape)
     rows = _axes.kept(y_train.shape, traced_axes)
     outputs = math.prod(y_train.shape) if reduction == "mean" else 1
@@ -108,32 +118,32 @@ def gradient_descent_mse_matrix_free(
     def flat_matvec(v: Array) -> Array:
         return matvec(v.reshape(rows)).reshape(-1) / outputs
 
-    def in_space(space: Krylov, depth: int, t: ArrayLike | None, is_start: bool) -> Array:
-        """f and, for test points, w in the coordinates of the space, (2, times, o, d)."""
-        found = []
-        for rates, vectors, b in zip(*space.ritz(depth), strict=True):
+    still, k = l2_from == "init", 1.0 if l2_from == "init" else degree
+
+    def in_space(space: Krylov, depths: tuple[int, int], time: Array, is_start: bool) -> Array:
+        """f and, for test points, w in the coordinates of the space, (depths, 2, times, o, d)."""
+
+        def one(rates: Array, vectors: Array, b: Array) -> Array:
             column, zero = b[:, None], jnp.zeros_like(b)[:, None]
-            predict_fn = gradient_descent_mse(
-                jnp.diag(rates), zero if is_start else column, reduction="sum", **options
-            )
-            start = column if is_start else zero
-            pair = jnp.stack(predict_fn(t, start, 0.0, jnp.eye(len(b), dtype=dtype)))
-            found.append(jnp.einsum("ij,x...jo->x...i", vectors, pair))
-        found = jnp.stack(found, -2)[..., : space.depth]
-        return found.reshape(2, -1, len(space.size), space.depth)
+            f0, y = (column, zero) if is_start else (zero, column)
+            f0, y = (zero, y - f0) if still else (f0, y)  # as in gradient_descent_mse
+            f = _train(time, rates, vectors, decay, f0, y, k)
+            return jnp.stack([f, _weights(time, rates, vectors, decay, f0, y, k)[1]])[..., 0]
+
+        ritz = (jnp.stack(parts) for parts in zip(*map(space.ritz, depths), strict=True))
+        return jnp.moveaxis(jax.vmap(jax.vmap(one))(*ritz), 1, 3)[..., : space.depth]
 
     def grown(
-        space: Krylov, t: ArrayLike | None, is_start: bool, k_test: Product | None, allowed: Array
+        space: Krylov, time: Array, is_start: bool, k_test: Product | None, allowed: Array
     ) -> tuple[Krylov, list[Array]]:
         """The space, deep enough, and its part of f on training and test points, (times, points, o)."""
-        depth = max_depth if is_traced(t, options) else space.depth
+        depth = max_depth if is_traced(time, decay) else space.depth
         while True:
             with contextlib.nullcontext() if is_traced(labels, space) else at_once():
                 space = deepen(flat_matvec, space, depth) if depth > space.depth else space
-            best = in_space(space, depth, t, is_start)
-            less = best - in_space(space, max(1, 3 * depth // 4), t, is_start)
+            best, less = in_space(space, (depth, max(1, 3 * depth // 4)), time, is_start)
             # (answer and what 3/4 of the space lacks of it, times, m, o)
-            both = jnp.einsum("xytod,odm->yxtmo", jnp.stack([best, less]), space.basis)
+            both = jnp.einsum("xytod,odm->yxtmo", jnp.stack([best, best - less]), space.basis)
             parts = [both[0]] if k_test is None else [both[0], k_test(both[1])]
             error = (
                 jnp.stack([(p[1] ** 2).mean((1, 2)).max(initial=0.0) for p in parts]).max() ** 0.5
@@ -159,6 +169,11 @@ def gradient_descent_mse_matrix_free(
     ) -> Any:
         nonlocal labels
         check_request(fx_train_0, fx_test_0, k_test_train)
+        t = check_non_negative(
+            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
+        )
+        times = jnp.asarray(t, dtype)
+        time = (learning_rate * times).reshape(-1, 1)
         given = jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, dtype)
         start = _axes.flatten(check_shape(given, y_train.shape, "fx_train_0"), traced_axes)
         allowed = tolerance * jnp.sqrt(jnp.mean(y**2) + jnp.mean(start**2))
@@ -182,24 +197,24 @@ def gradient_descent_mse_matrix_free(
 
             k_test = on_columns
 
-        kept, parts = grown(labels, t, False, k_test, allowed)
+        kept, parts = grown(labels, time, False, k_test, allowed)
         labels = labels if is_traced(kept) else kept
         if is_traced(start) or np.any(start):
             with contextlib.nullcontext() if is_traced(labels, start) else at_once():
                 space = krylov(flat_matvec, start, min(FIRST_DEPTH, max_depth))
-            _, more = grown(space, t, True, k_test, allowed)
+            _, more = grown(space, time, True, k_test, allowed)
             parts = [a + b for a, b in zip(parts, more, strict=True)]
 
-        t_shape = jnp.shape(jnp.inf if t is None else t)
-        fx_train_t = _axes.restore(parts[0], t_shape, y_train.shape, traced_axes)
+        train = parts[0] + start[None] if still else parts[0]
+        fx_train_t = _axes.restore(train, times.shape, y_train.shape, traced_axes)
         if fx_test_0 is None:
             return fx_train_t
         start_test = check_shape(jnp.asarray(fx_test_0, dtype), test_shape, "fx_test_0")
-        nothing = jnp.zeros((1, 1), dtype)
-        far = gradient_descent_mse(nothing, nothing, reduction="sum", **options)
-        left = jnp.reshape(far(t, None, 1.0, nothing), (-1, 1, 1))
-        fx_test_t = parts[1] + left * _axes.flatten(start_test, traced_axes)[None]
-        fx_test_t = _axes.restore(fx_test_t, t_shape, test_shape, traced_axes)
+        none = jnp.zeros((1, 1), dtype)
+        far, _ = _weights(time, none[0], none, decay, none, none, k)
+        far = jnp.ones_like(far) if still else far
+        test = parts[1] + far[..., None] * _axes.flatten(start_test, traced_axes)[None]
+        fx_test_t = _axes.restore(test, times.shape, test_shape, traced_axes)
         return fx_test_t if fx_train_0 is None else (fx_train_t, fx_test_t)
 
     return predict_fn
