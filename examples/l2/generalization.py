@@ -52,6 +52,12 @@ def network(depth: int):
 def main(options: Options) -> None:
     """Test error of the ridge path, of deep models stopped early, and without L2."""
     jax.config.update("jax_enable_x64", True)
+    out = report.Report(
+        "l2",
+        "generalization",
+        options,
+        data=f"{options.data}, {100 * options.label_noise:.0f} % random labels",
+    )
     data = datasets.load(options.data, options.data_dir)
     n, n_test = options.samples[-1], options.test_samples
     x, x_test = (
@@ -74,12 +80,6 @@ def main(options: Options) -> None:
         size: evaluate(k[:size, :size], y[:size], k_test[:, :size], y_test, l2, t)
         for size in options.samples
     }
-    out = report.Report(
-        "l2",
-        "generalization",
-        options,
-        data=f"{options.data}, {100 * options.label_noise:.0f} % random labels",
-    )
     out.numbers |= {"l2 / mean diagonal": l2 / scale, "t × mean diagonal": t * scale}
     out.numbers["results"] = {
         size: {
