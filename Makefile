@@ -13,7 +13,7 @@ all-figures: $(READY)       ## every script; goes on where it stopped
 	$(RUN) examples/reproduce.py --resume --preset $(PRESET)
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 slow: $(READY)
 	$(RUN) -m pytest -m slow
