@@ -62,6 +62,20 @@ def check_non_negative(value: Any, name: str, meaning: str) -> Any:
     return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
 
 
+def check_origin(l2_from: str) -> None:
+    """What the penalty is measured from."""
+    if l2_from not in ("origin", "init"):
+        raise ValueError(
+            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
+        )
+
+
+def check_reduction(reduction: str) -> None:
+    """How the loss adds up."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f'`reduction` is {reduction!r}; allowed are "mean" and "sum".')
+
+
 def check_request(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
     """Something must be asked for, and test points need their kernel."""
     if fx_train_0 is None and fx_test_0 is None:

@@ -16,6 +16,8 @@ from ntkdecay.predict._checks import (
     as_float,
     check_degree,
     check_non_negative,
+    check_origin,
+    check_reduction,
     check_request,
     check_shape,
     refuse,
@@ -90,16 +92,12 @@ def gradient_descent_mse_matrix_free(
         raise ValueError(f"`tolerance` is {tolerance}; it must be > 0.")
     if max_depth < 1:
         raise ValueError(f"`max_depth` is {max_depth}; it must be >= 1.")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f'`reduction` is {reduction!r}; allowed are "mean" and "sum".')
+    check_reduction(reduction)
     degree = check_degree(degree)
     learning_rate = check_non_negative(
         learning_rate, "learning_rate", "it turns steps into gradient-flow time"
     )
-    if l2_from not in ("origin", "init"):
-        raise ValueError(
-            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
-        )
+    check_origin(l2_from)
     (y_train,) = as_float(y_train)
     learning_rate = jnp.asarray(learning_rate, y_train.dtype)
     decay = pieces(l2, learning_rate, y_train.dtype)

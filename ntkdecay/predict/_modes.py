@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import check_kernel, check_spectrum
+from ntkdecay.predict._checks import check_kernel, check_reduction, check_spectrum
 
 
 class Modes(NamedTuple):
@@ -42,8 +42,7 @@ def decompose(
     reduction: str,
 ) -> Modes:
     """The modes of a training kernel for labels of shape `y_shape`."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f'`reduction` is {reduction!r}; allowed are "mean" and "sum".')
+    check_reduction(reduction)
     traced = _axes.canonical(trace_axes, y_shape)
     values, vectors = jnp.linalg.eigh(check_kernel(k_train_train, y_shape, traced))
     outputs = math.prod(y_shape) if reduction == "mean" else 1

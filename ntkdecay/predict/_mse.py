@@ -13,6 +13,7 @@ from ntkdecay.predict._checks import (
     as_matrix,
     check_degree,
     check_non_negative,
+    check_origin,
     check_request,
     check_shape,
 )
@@ -87,10 +88,7 @@ def gradient_descent_mse(
     learning_rate = check_non_negative(
         learning_rate, "learning_rate", "it turns steps into gradient-flow time"
     )
-    if l2_from not in ("origin", "init"):
-        raise ValueError(
-            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
-        )
+    check_origin(l2_from)
     k_train_train, y_train = as_float(k_train_train, y_train)
     dtype = y_train.dtype
     learning_rate = jnp.asarray(learning_rate, dtype)

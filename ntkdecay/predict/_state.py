@@ -27,6 +27,7 @@ from ntkdecay.predict._checks import (
     as_matrix,
     check_degree,
     check_kernel,
+    check_origin,
     check_request,
     check_shape,
 )
@@ -210,10 +211,7 @@ def wide_network(
     trace_axes: int | tuple[int, ...],
 ) -> Wide:
     """The network that the arguments of a predictor describe, checked."""
-    if l2_from not in ("origin", "init"):
-        raise ValueError(
-            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
-        )
+    check_origin(l2_from)
     per_layer = isinstance(k_train_train, Mapping)
     if per_layer != isinstance(l2, Mapping):
         raise ValueError(
