@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay.predict._checks import as_float, check_degree, check_non_negative
-from ntkdecay.predict._response import on_training_set
+from ntkdecay.predict._response import Prepared, on_training_set_prepared, prepare
 
 
 def mode(
@@ -48,16 +48,22 @@ def mode(
     l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
     arguments = as_float(t, eigenvalue, l2, f0, y)
     ndim = max(argument.ndim for argument in arguments)
-    return _mode(
-        *(
-            argument.reshape((1,) * (ndim - argument.ndim) + argument.shape)
-            for argument in arguments
-        ),
-        degree,
+    t, eigenvalue, l2, f0, y = (
+        argument.reshape((1,) * (ndim - argument.ndim) + argument.shape) for argument in arguments
     )
+    prepared = prepare(t, eigenvalue, l2, degree)
+    return _mode(t, eigenvalue, l2, f0, y, prepared, degree)
 
 
-@partial(jax.jit, static_argnums=5)
-def _mode(t: Array, eigenvalue: Array, l2: Array, f0: Array, y: Array, degree: float) -> Array:
-    kept, learned, _ = on_training_set(t, eigenvalue, l2, degree)
+@partial(jax.jit, static_argnums=6)
+def _mode(
+    t: Array,
+    eigenvalue: Array,
+    l2: Array,
+    f0: Array,
+    y: Array,
+    prepared: Prepared | None,
+    degree: float,
+) -> Array:
+    kept, learned, _ = on_training_set_prepared(t, eigenvalue, l2, degree, prepared)
     return kept * f0 + learned * y

@@ -5,11 +5,13 @@ r"""The gain G_s of a mode that tracks its label while its kernel decays.
 
 With :math:`p = 1-s` it is the mean of u/(u+T) for T drawn from the Gamma distribution of shape p: it
 rises from 0 at u = 0 to 1 at u = ∞. Once k is fixed it is a function of one variable, so its
-expansion is made once, in numpy at trace time, and what runs is two short polynomials:
+expansion is made once, in numpy at trace time, and what runs is three short polynomials:
 
-- u < 1: :math:`G = u\,[A(u) - C u^m e^u \varphi_\sigma(u)]`, with φ_σ(u) = (1 − u^{−σ})/σ (log u at σ = 0),
+- u < 1: :math:`G = u\,[A(u) - u^m B(u) \varphi_\sigma(u)]`, B = Ce^u, with φ_σ(u) = (1 − u^{−σ})/σ (log u at σ = 0),
   where s = σ − m and |σ| <= 1/2: written so that the poles of Γ(s) at s = 0, −1, … have cancelled;
-- u >= 1: :math:`1 - G = \frac{p}{u+p} S(1/u)` with S a polynomial fitted at Chebyshev nodes (S → 1 at u = ∞ and as k → 1).
+- u >= 1: :math:`1 - G = \frac{p}{u+p} S(\frac{1}{u+p})` (S → 1 at u = ∞ and as k → 1).
+
+A, B and S are polynomials fitted at Chebyshev nodes.
 """
 
 from functools import lru_cache, reduce
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from numpy.polynomial import chebyshev
+from numpy.polynomial import Polynomial, chebyshev
 
 from ntkdecay.predict._checks import as_float, check_degree
 
@@ -30,10 +32,14 @@ class Expansion(NamedTuple):
     p: float  # 1 − s
     sigma: float  # s = σ − m
     m: int
-    power: np.ndarray  # A, ascending
-    singular: float  # C
-    scale: float  # the variable of S is 2w − 1 with w = v(1 + scale)/(1 + scale·v), v = 1/u
-    inverse_power: np.ndarray  # S, ascending
+    regular: np.ndarray  # A, ascending
+    singular: np.ndarray  # B, ascending; empty where it is negligible
+    inverse: np.ndarray  # S, ascending in 2(1 + p)/(u + p) − 1
+
+    @property
+    def far_from_pole(self) -> bool:
+        """Whether u^{−σ} − 1 keeps its digits."""
+        return abs(self.sigma) >= 0.1
 
 
 @lru_cache
@@ -41,9 +47,33 @@ def expansion(degree: float) -> Expansion:
     """The expansion of G_s for degree k > 1, accurate to about 1e-15."""
     s, p = (degree - 2) / (2 * (degree - 1)), degree / (2 * (degree - 1))
     m = max(0, int(np.floor(0.5 - s)))
-    power, singular = _power_series(s, m)
-    scale = p + 2
-    return Expansion(p, s + m, m, power, singular, scale, _inverse_series(p, scale))
+    power, c = _power_series(s, m)
+    u = (1 + _NODES) / 2
+    regular = _shifted(_fit(np.polynomial.polynomial.polyval(u, power)))
+    singular = _shifted(_fit(c * np.exp(u))) if c else np.zeros(0)
+    return Expansion(p, s + m, m, regular, singular, _fit(_inverse_values(p)))
+
+
+_NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
+
+
+def _fit(values: np.ndarray, negligible: float = 1e-15) -> np.ndarray:
+    """The polynomial with these values at `_NODES`, ascending, without its negligible terms.
+
+    Its Chebyshev coefficients fall by 3.5 and more from one to the next, above the 1 + √2 that keeps
+    powers stable.
+    """
+    import scipy.fft
+
+    series = np.asarray(scipy.fft.dct(values)) / len(values)
+    series[0] /= 2
+    kept = np.nonzero(np.abs(series) > negligible * np.max(np.abs(values)))[0]
+    return chebyshev.cheb2poly(series[: 1 + kept[-1]])
+
+
+def _shifted(coefficients: np.ndarray) -> np.ndarray:
+    """Ascending in u, from ascending in 2u − 1."""
+    return Polynomial(coefficients)(Polynomial([-1.0, 2.0])).coef  # pyright: ignore
 
 
 def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarray, float]:
@@ -70,48 +100,35 @@ def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarr
     return np.concatenate([head, tail]), float(gamma)
 
 
-def _inverse_series(
-    p: float, scale: float, nodes: int = 64, negligible: float = 1e-15
-) -> np.ndarray:
+def _inverse_values(p: float) -> np.ndarray:
     """S on u >= 1 from its values E[(u+p)/(u+T)], T of shape p+1, by the trapezoidal rule in log T."""
-    import scipy.fft
-
-    theta = np.pi * (np.arange(nodes) + 0.5) / nodes
-    w = (1 + np.cos(theta)) / 2
-    u = 1 + scale * (1 - w)  # times w
+    w = (1 + _NODES) / 2
+    u = 1 + p * (1 - w)  # times w
     xi = np.arange(
         -42 / (p + 1) - 9 / np.sqrt(p), np.log1p((45 + 12 * np.sqrt(p)) / p), 0.08 / np.sqrt(p + 1)
     )
     weight = np.exp(p * (xi - np.expm1(xi)) + xi)
     t = p * np.exp(xi)
-    values = ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
-    series = np.asarray(scipy.fft.dct(values)) / nodes
-    series[0] /= 2
-    # Its coefficients fall by 3.5 and more from one to the next, above the 1 + √2 that keeps powers stable.
-    return chebyshev.cheb2poly(series[: 1 + np.max(np.nonzero(np.abs(series) > negligible))])
+    return ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
 
 
 def complement_of_inverse(v: Array, e: Expansion) -> Array:
     """1 − G_s(1/v) for v = 1/u in [0, 1], to full relative precision."""
-    a, b = 1 + e.scale * v, 1 + e.p * v
-    reciprocal = v / (a * b)
-    return (
-        e.p * a * reciprocal * polynomial(e.inverse_power, 2 * (1 + e.scale) * b * reciprocal - 1)
-    )
+    reciprocal = v / (1 + e.p * v)
+    return e.p * reciprocal * polynomial(e.inverse, (2 + 2 * e.p) * reciprocal - 1)
 
 
 def gain_over_u(u: Array, phi: Array, e: Expansion) -> Array:
     """G_s(u)/u for u in (0, 1], given φ_σ(u)."""
-    regular = polynomial(e.power, u)
-    return regular if e.singular == 0.0 else regular - e.singular * u**e.m * jnp.exp(u) * phi
+    regular = polynomial(e.regular, u)
+    if not e.singular.size:
+        return regular
+    return regular - u**e.m * polynomial(e.singular, u) * phi
 
 
-def phi_of_log(log_u: Array, e: Expansion) -> Array:
-    """φ_σ(u) from log u; its digits count relative to 1 unless σ is small."""
-    if e.sigma == 0.0:
-        return log_u
-    power = jnp.expm1(-e.sigma * log_u) if abs(e.sigma) < 0.1 else jnp.exp(-e.sigma * log_u) - 1
-    return power / -e.sigma
+def phi_near_pole(log_u: Array, e: Expansion) -> Array:
+    """φ_σ(u) for small σ."""
+    return log_u if e.sigma == 0.0 else jnp.expm1(-e.sigma * log_u) / -e.sigma
 
 
 def polynomial(coefficients: np.ndarray, x: Array) -> Array:
@@ -156,7 +173,7 @@ def quasi_static(u: ArrayLike, degree: float) -> Array:
     tiny = jnp.finfo(u.dtype).tiny
     low = jnp.clip(u, tiny, 1.0)
     # Where σ is not small, pow rounds once; exp(−σ log u) would lose the digits of its large exponent.
-    phi = phi_of_log(jnp.log(low), e) if abs(e.sigma) < 0.1 else (low**-e.sigma - 1) / -e.sigma
+    phi = (low**-e.sigma - 1) / -e.sigma if e.far_from_pole else phi_near_pole(jnp.log(low), e)
     small = low * gain_over_u(low, phi, e)
     large = 1 - complement_of_inverse(1 / jnp.maximum(u, 1.0), e)
     return jnp.where(u == 0, 0.0, jnp.where(u < 1, small, large))

@@ -24,7 +24,7 @@ from ntkdecay.predict._quasi_static import (
     complement_of_inverse,
     expansion,
     gain_over_u,
-    phi_of_log,
+    phi_near_pole,
     polynomial,
 )
 
@@ -40,27 +40,77 @@ class Response(NamedTuple):
     learned_per_rate: Array  # X/γ
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Array, Array, Array]:
-    """The response's `kept`, `learned` and `unlearned` by the shortest way; its derivatives are those of `response`."""
+class Driving(NamedTuple):
+    """Driving over decay at t = 0, u_0 = γ/c, in each form that G_s needs."""
+
+    u: Array
+    v: Array  # 1/u, 0 at γ = λ = 0
+    log_u: Array
+    power: Array  # u^{−σ}
+
+
+class Clock(NamedTuple):
+    """How far the kernel has decayed; clipped where a form of it would overflow."""
+
+    ct: Array
+    down: Array  # e^{−ct}
+    up: Array  # e^{ct}
+    power: Array  # e^{σct}
+
+
+class Prepared(NamedTuple):
+    """What depends on t alone or on γ alone: what is left for the grid of both is their product."""
+
+    exponent: Array  # kλt
+    tau: Array
+    clock: Clock
+    driving: Driving
+    start: Array  # G_s(u_0)
+
+
+@partial(jax.jit, static_argnums=3)
+def prepare(t: Array, rate: Array, l2: Array, degree: float) -> Prepared | None:
+    """A program of its own: within that of the grid XLA would form all of this anew for every element."""
     if degree <= 1:
+        return None
+    t, rate, l2 = jax.lax.stop_gradient((t, rate, l2))
+    e, c, at_infinity = expansion(degree), 2 * (degree - 1) * l2, jnp.isinf(t)
+    t, decays = jnp.where(at_infinity, 0.0, t), l2 > 0
+    end = jnp.where(decays, 1 / jnp.where(decays, c, 1.0), jnp.finfo(t.dtype).max)
+    clock = _clock(jnp.where(at_infinity & decays, jnp.inf, c * t), e)
+    driving, start = _driving(rate, c, e), _clock(jnp.zeros_like(c), e)
+    return Prepared(
+        jnp.where(at_infinity & decays, jnp.inf, degree * l2 * t),
+        jnp.where(at_infinity, end, t * exprel(-c * t)),
+        clock,
+        driving,
+        _gain(driving, start, e)[0],
+    )
+
+
+def on_training_set(t: Array, rate: Array, l2: Array, degree: float) -> tuple[Array, Array, Array]:
+    """The response's `kept`, `learned` and `unlearned` by the shortest way."""
+    return on_training_set_prepared(t, rate, l2, degree, prepare(t, rate, l2, degree))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def on_training_set_prepared(
+    t: Array, rate: Array, l2: Array, degree: float, prepared: Prepared | None
+) -> tuple[Array, Array, Array]:
+    """`on_training_set`; its derivatives are those of `response`."""
+    if prepared is None:
         return response(t, rate, l2, degree)[:3]
-    e, c = expansion(degree), 2 * (degree - 1) * l2
-    at_infinity = jnp.isinf(t)
-    t = jnp.where(at_infinity, 0.0, t)
-    tau = t * exprel(-c * t)
-    kept = jnp.exp(-(degree * l2 * t + rate * tau))
-    start, _ = _gain(rate, c, jnp.zeros_like(c), e)
-    gain, short = _gain(rate, c, t, e)
-    finite = kept, gain - kept * start, short + kept * start
-    return tuple(
-        jnp.where(at_infinity, b, a) for a, b in zip(finite, _limit(rate, l2, degree), strict=False)
-    )  # pyright: ignore
+    kept = jnp.exp(-(prepared.exponent + rate * prepared.tau))
+    gain, short = _gain(prepared.driving, prepared.clock, expansion(degree))
+    return kept, gain - kept * prepared.start, short + kept * prepared.start
 
 
-@on_training_set.defjvp
+@on_training_set_prepared.defjvp
 def _(degree, primals, tangents):
-    return jax.jvp(lambda t, rate, l2: response(t, rate, l2, degree)[:3], primals, tangents)
+    (t, rate, l2, _), (*moved, _) = primals, tangents
+    return jax.jvp(
+        lambda t, rate, l2: response(t, rate, l2, degree)[:3], (t, rate, l2), tuple(moved)
+    )
 
 
 def response(t: Array, rate: Array, l2: Array, degree: float) -> Response:
@@ -127,7 +177,7 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     # u_0 >= 1: the quasi-static term and its start, early by what each is short of 1.
     v0 = jnp.where(slow, 1.0, c / rate_safe)
     short_0 = complement_of_inverse(v0, e)
-    gain_t, short_t = _gain(rate, c, t, e)
+    gain_t, short_t = _gain(_driving(rate, c, e), _clock(c * t, e), e)
     fast_per_rate = jnp.where(
         x > 0.5,
         (gain_t - kept * (1 - short_0)) / rate_safe,
@@ -140,12 +190,15 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     u_t = u0 * rho
     gap = (e.p - 1) * t + u0 * tau  # (x − ct)/c
     slow_per_rate = (
-        polynomial(e.power, u0) * gap * jnp.exp(-jnp.minimum(c * t, x)) * exprel(-jnp.abs(c * gap))
-        - _divided_difference(e.power, u_t, u0) * u0 * tau * rho
+        polynomial(e.regular, u0)
+        * gap
+        * jnp.exp(-jnp.minimum(c * t, x))
+        * exprel(-jnp.abs(c * gap))
+        - _divided_difference(e.regular, u_t, u0) * u0 * tau * rho
     )
-    if e.singular:
+    if e.singular.size:
         ramp = t * jnp.exp(-min(1.0, 1 - e.sigma) * c * t) * exprel(-abs(e.sigma) * c * t)
-        slow_per_rate += e.singular * u_t**e.m * jnp.exp(u_t) * ramp
+        slow_per_rate += u_t**e.m * polynomial(e.singular, u_t) * ramp
 
     learned_per_rate = jnp.where(slow, slow_per_rate, fast_per_rate)
     learned = rate * learned_per_rate
@@ -154,21 +207,34 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     return Response(kept, learned, unlearned, forgotten, kept_per_rate, learned_per_rate)
 
 
-def _gain(rate: Array, c: Array, t: Array, e: Expansion) -> tuple[Array, Array]:
-    """G_s(u_t) and 1 − G_s(u_t) for u_t = γe^{−ct}/c at any size, c = 0 (u = ∞) included.
-
-    What depends on γ alone or t alone is kept apart until the last product: where the two lie on
-    two axes, logarithms, exponentials and divisions are of the small arrays.
-    """
-    decays, pulled, ct = c > 0, rate > 0, c * t
-    largest = jnp.log(jnp.finfo(t.dtype).max)
+def _driving(rate: Array, c: Array, e: Expansion) -> Driving:
+    decays, pulled = c > 0, rate > 0
     c_safe, rate_safe = jnp.where(decays, c, 1.0), jnp.where(pulled, rate, 1.0)
-    u = jnp.where(decays, rate / c_safe, 2.0) * jnp.exp(-ct)
-    v = jnp.where(pulled, c / rate_safe, 0.0) * jnp.exp(jnp.minimum(ct, 0.9 * largest))
-    log_u = jnp.clip(jnp.log(rate_safe) - jnp.log(c_safe) - ct, -0.98 * largest, 0.0)
+    largest = 0.98 * jnp.log(jnp.finfo(rate.dtype).max)
+    log_u = jnp.clip(jnp.log(rate_safe) - jnp.log(c_safe), -largest, largest)
+    return Driving(
+        jnp.where(decays, rate / c_safe, 2.0),
+        jnp.where(pulled, c / rate_safe, 0.0),
+        log_u,
+        jnp.exp(-e.sigma * log_u),
+    )
+
+
+def _clock(ct: Array, e: Expansion) -> Clock:
+    clipped = jnp.minimum(ct, 0.98 * jnp.log(jnp.finfo(ct.dtype).max))
+    return Clock(clipped, jnp.exp(-ct), jnp.exp(clipped), jnp.exp(e.sigma * clipped))
+
+
+def _gain(driving: Driving, clock: Clock, e: Expansion) -> tuple[Array, Array]:
+    """G_s(u_t) and 1 − G_s(u_t) for u_t = u_0e^{−ct} at any size, c = 0 (u = ∞) included."""
+    u, v = driving.u * clock.down, driving.v * clock.up
+    if e.far_from_pole:
+        phi = (driving.power * clock.power - 1) / -e.sigma
+    else:
+        phi = phi_near_pole(driving.log_u - clock.ct, e)
     low, u = u < 1, jnp.minimum(u, 1.0)
     short = complement_of_inverse(jnp.minimum(v, 1.0), e)
-    gain = jnp.where(low, u * gain_over_u(u, phi_of_log(log_u, e), e), 1 - short)
+    gain = jnp.where(low, u * gain_over_u(u, phi, e), 1 - short)
     return gain, jnp.where(low, 1 - gain, short)
 
 
