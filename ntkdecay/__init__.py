@@ -9,6 +9,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks
 - `ntkdecay.training`: finite networks, trained
+- `ntkdecay.optimizers`: SGD with L2, AutoL2 and the rule λ = c/T, for any optax loop
 - `ntkdecay.datasets`: images and labels
 - `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
 - `ntkdecay.symbolic`: the papers' statements, checked (needs the extra `symbolic`)
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         deep_linear,
         homogeneity,
         kernels,
+        optimizers,
         power_counting,
         predict,
         report,
@@ -39,6 +41,7 @@ __all__ = [
     "deep_linear",
     "homogeneity",
     "kernels",
+    "optimizers",
     "power_counting",
     "predict",
     "report",

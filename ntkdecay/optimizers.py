@@ -1,0 +1,248 @@
+r"""Optimizers for L2 regularization, as optax transformations, and the rule λ = c/T.
+
+.. math:: \theta \leftarrow \theta - \eta\, (\nabla L(\theta) + \lambda \theta)
+
+L2 is coupled: λθ is part of the gradient, before momentum or any rescaling. AutoL2 (SM E of `l2`:
+Lewkowycz & Gur-Ari 2020) lowers λ during training; λ = c/T (Section 3) chooses a constant one.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+Scalar = Array | float  # traced or not
+
+
+def sgd(
+    learning_rate: Scalar | optax.Schedule,
+    *,
+    l2: Scalar | optax.Schedule = 0.0,
+    momentum: Scalar | None = None,
+    nesterov: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD on L + λ/2 ‖θ‖².
+
+    .. math:: v \leftarrow \beta v + \nabla L + \lambda\theta, \qquad \theta \leftarrow \theta - \eta v
+
+    Without momentum θ ← (1 − ηλ)θ − η∇L: the optimizer of `l2`. Its `update` needs `params`.
+
+    Args:
+        learning_rate: η, a number, traced or not, or a schedule of the step.
+        l2: λ >= 0, likewise.
+        momentum: β; None: no momentum.
+        nesterov: as in `optax.sgd`.
+
+    Raises:
+        ValueError: if `l2` or `learning_rate` is a negative number.
+    """
+    for name, value in (("learning_rate", learning_rate), ("l2", l2)):
+        if not callable(value):
+            _check(name, value, lambda v: v >= 0, ">= 0")
+    return optax.chain(optax.add_decayed_weights(l2), optax.sgd(learning_rate, momentum, nesterov))
+
+
+class AutoL2State(NamedTuple):
+    """Where AutoL2 is. Loss and error stand side by side on the last axis."""
+
+    l2: Array  # λ now
+    step: Array  # of the next update
+    min_step: Array  # λ does not fall up to and including this step
+    least: Array  # (2,): MINLOSS, MINERROR
+    recent: Array  # (patience − 1, 2): the latest measurements, the oldest first
+
+
+def auto_l2(
+    l2: Scalar = 0.1,
+    *,
+    factor: Scalar = 10.0,
+    refractory: Scalar = 0.1,
+    every: int = 10,
+    patience: int = 2,
+) -> optax.GradientTransformationExtraArgs:
+    r"""AutoL2: add λθ to the gradient, and lower λ when the loss or the error rises.
+
+    .. math:: \lambda \leftarrow \lambda / 10 \quad\text{if}\quad
+              L_t, L_{t-k} > \min_{s<t-k} L_s \quad\text{or}\quad
+              E_t, E_{t-k} > \min_{s<t-k} E_s
+
+    Algorithm 1 in SM E of `l2`, with MINERROR where it prints ERROR, and with its constants. It goes
+    before the optimizer, `optax.chain(auto_l2(), optax.sgd(0.2, 0.9))`, and
+    `update(grads, state, params, value=loss, error=error)` takes the measurements at `params`, the
+    loss without its L2 term. They count at steps 0, `every`, 2 `every`, …; other steps' are ignored.
+
+    Args:
+        l2: λ at the start.
+        factor: what λ is divided by.
+        refractory: after a fall to λ it stays for `refractory`/λ steps (steps, not step × η).
+        every: steps from one measurement to the next: 10 in SM A, 5 in SM E.
+        patience: how many measurements in a row must be above the minimum of those before them.
+
+    Returns:
+        A transformation whose state is an `AutoL2State`. `error` may be left out: then the loss alone
+        decides. Numbers may be traced, so that `jax.vmap` runs over them, all but `patience`.
+
+    Raises:
+        ValueError: if a constant is out of range, or `params` is not given to `update`.
+    """
+    _check("l2", l2, _positive, "> 0, as AutoL2 divides it")
+    _check("factor", factor, lambda v: v > 1, "> 1, as λ is divided by it")
+    _check("refractory", refractory, lambda v: v >= 0, ">= 0, in units of 1/λ steps")
+    _check("every", every, _whole, "a whole number of steps, >= 1")
+    _check("patience", patience, _whole, "a whole number of measurements, >= 1")
+
+    def init(params: Any) -> AutoL2State:
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        return auto_l2_state(l2, patience=patience, dtype=dtype)
+
+    def update(
+        updates: Any,
+        state: AutoL2State,
+        params: Any = None,
+        *,
+        value: ArrayLike,
+        error: ArrayLike = 0.0,
+        **extra_args: Any,
+    ) -> tuple[Any, AutoL2State]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "`params` is None, but AutoL2 adds λθ: call update(grads, state, params, …)."
+            )
+        measured = auto_l2_rule(state, value, error, factor=factor, refractory=refractory)
+        state = jax.tree.map(partial(jnp.where, state.step % every == 0), measured, state)
+        updates = jax.tree.map(lambda g, p: g + state.l2.astype(g.dtype) * p, updates, params)
+        return updates, state._replace(step=optax.safe_increment(state.step))
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def auto_l2_state(
+    l2: Scalar = 0.1, *, patience: int = 2, dtype: DTypeLike | None = None
+) -> AutoL2State:
+    """AutoL2 before its first measurement."""
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    return AutoL2State(
+        l2=jnp.asarray(l2, dtype),
+        step=jnp.zeros((), jnp.int32),
+        min_step=jnp.zeros((), dtype),
+        least=jnp.full(2, jnp.inf, dtype),
+        recent=jnp.full((int(patience) - 1, 2), jnp.inf, dtype),
+    )
+
+
+def auto_l2_rule(
+    state: AutoL2State,
+    loss: ArrayLike,
+    error: ArrayLike = 0.0,
+    *,
+    factor: Scalar = 10.0,
+    refractory: Scalar = 0.1,
+) -> AutoL2State:
+    """One measurement of AutoL2, at step `state.step`: the rule alone, for any kind of training.
+
+    Args:
+        state: from `auto_l2_state` or an earlier measurement.
+        loss, error: on the training set, the loss without its L2 term.
+        factor, refractory: as in `auto_l2`.
+    """
+    dtype = state.l2.dtype
+    now = jnp.stack([jnp.asarray(loss, dtype), jnp.asarray(error, dtype)])
+    row = jnp.concatenate([state.recent, now[None]])
+    rises = jnp.any(jnp.all(row > state.least[None], axis=0)) & (state.step > state.min_step)
+    l2 = jnp.where(rises, state.l2 / factor, state.l2)
+    return AutoL2State(
+        l2=l2,
+        step=state.step,
+        min_step=jnp.where(rises, state.step + refractory / l2, state.min_step).astype(dtype),
+        least=jnp.where(rises, state.least, jnp.fmin(state.least, row[0])),
+        recent=row[1:],
+    )
+
+
+class Coefficient(NamedTuple):
+    """c of t_* = c/λ: the median over runs, the smallest and the largest."""
+
+    c: float
+    low: float
+    high: float
+
+
+def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0) -> Coefficient:
+    r"""The coefficient c from short runs with large λ.
+
+    .. math:: c = \lambda\, t_* \qquad (c' = \eta\lambda\, t_*)
+
+    Section 3 of `l2`: t_*, when the test accuracy comes within 0.5 % of its maximum, is inversely
+    proportional to λ. c has the unit of `time`, and depends on all else, so on η too. Plain SGD has
+    t_* = c'/(ηλ) with the same c' for every η: give `learning_rate` here and to `optimal_l2`.
+
+    Args:
+        l2: λ of each run, (runs,) or one number.
+        time: t_* of each run, in epochs or in steps; from runs that go on after their peak.
+        learning_rate: η of each run, for c'; left out, all runs have the same.
+
+    Raises:
+        ValueError: if there is no run, or a number is not positive and finite.
+    """
+    l2, time, learning_rate = np.broadcast_arrays(
+        *(np.asarray(value, float) for value in (l2, time, learning_rate))
+    )
+    c = (learning_rate * l2 * time).ravel()
+    if not c.size:
+        raise ValueError("`l2` and `time` are empty: c is measured from at least one run.")
+    for name, value in (("l2", l2), ("time", time), ("learning_rate", learning_rate)):
+        _check(name, value, _positive, "positive and finite: λ, η and t_* of runs that peaked")
+    return Coefficient(float(np.median(c)), float(c.min()), float(c.max()))
+
+
+def optimal_l2(
+    c: Any, time: Any, *, decays: Sequence[float] | np.ndarray = (), learning_rate: Any = 1.0
+) -> Any:
+    r"""The λ with which accuracy peaks at the end of a budget of training, or when η first falls.
+
+    .. math:: \lambda = c / T, \qquad \lambda = c / T_1 \text{ with a schedule}
+
+    Section 3 of `l2`. It is the smallest λ whose peak still comes in time.
+
+    Args:
+        c: from `measure_c`; with its `learning_rate` if one was given there.
+        time: T, the budget, in the unit of c (epochs for the paper's c = 0.0066); numbers or arrays.
+        decays: times at which the learning rate falls; the first one, T_1, takes the place of T.
+        learning_rate: η of the training to come, if c is c'.
+
+    Returns:
+        λ, of the broadcast shape of the arguments.
+
+    Raises:
+        ValueError: if c, a time or η is not positive.
+    """
+    c = c.c if isinstance(c, Coefficient) else c
+    falls = np.asarray(decays, float)
+    for name, value in (("c", c), ("time", time), ("decays", falls)):
+        _check(name, value, _positive, "positive and finite, times in the unit of c")
+    _check("learning_rate", learning_rate, _positive, "positive and finite")
+    if falls.size:
+        time = np.minimum(time, falls.min())
+    return c / (learning_rate * time)
+
+
+def _check(name: str, value: Any, fine: Callable[[Any], Any], allowed: str) -> None:
+    """A sentence for a number out of its range; a traced one passes."""
+    if not isinstance(value, jax.core.Tracer) and not np.all(fine(np.asarray(value))):
+        raise ValueError(f"`{name}` is {value}; it must be {allowed}.")
+
+
+def _positive(value: np.ndarray) -> np.ndarray:
+    return (value > 0) & np.isfinite(value)
+
+
+def _whole(value: np.ndarray) -> np.ndarray:
+    return (value >= 1) & (value == np.floor(value))
