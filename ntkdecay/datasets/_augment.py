@@ -1,0 +1,96 @@
+r"""Random changes of images on the device: flips, crops and mixtures, for a batch at a time.
+
+.. math:: \tilde x = \alpha x_i + (1 - \alpha) x_j, \qquad \tilde y = \alpha y_i + (1 - \alpha) y_j
+
+is mixup (Zhang et al. 2018); "flip, crop and mixup" is the data augmentation of `l2` (SM A). Each
+function takes its own key, and may be compiled and vmapped.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+
+def random_flip(key: Array, images: ArrayLike) -> Array:
+    """Each image, or with probability 1/2 its mirror image, left and right exchanged.
+
+    Args:
+        key: of the randomness.
+        images: (n, height, width, channels).
+    """
+    images = _images(images)
+    flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
+
+
+def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
+    """Of each image with a border of zeros around it, a window of the image's own size.
+
+    The window's corner is uniform over its (2 padding + 1)² places.
+
+    Args:
+        key: of the randomness.
+        images: (n, height, width, channels).
+        padding: the border's width in pixels.
+    """
+    images = _images(images)
+    if padding < 0:
+        raise ValueError(f"padding is {padding}; allowed are 0, 1, 2, …")
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+
+    def window(padded: Array, corner: Array) -> Array:
+        return lax.dynamic_slice(padded, (*corner, 0), images.shape[1:])
+
+    return jax.vmap(window)(jnp.pad(images, sides), corners)
+
+
+def mixup(
+    key: Array, images: ArrayLike, labels: ArrayLike, alpha: ArrayLike
+) -> tuple[Array, Array]:
+    r"""Each image and label mixed with another's, in a proportion drawn from Beta(α, α) for each.
+
+    .. math:: \tilde x_i = p_i x_i + (1 - p_i) x_{\pi(i)}, \qquad p_i \sim \mathrm{Beta}(\alpha, \alpha)
+
+    with a random permutation π, and likewise the labels, with the same p and π.
+
+    Args:
+        key: of the randomness.
+        images: (n, height, width, channels), floating.
+        labels: (n, classes), floating: one-hot, or probabilities.
+        alpha: α > 0; near 0 images stay as they are, at 1 the proportions are uniform.
+
+    Returns:
+        Images and labels, of the shapes and dtypes that came.
+    """
+    images, labels = _images(images), jnp.asarray(labels)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images are of dtype {images.dtype}; mixing needs floating ones.")
+    if labels.shape[:-1] != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.floating):
+        raise ValueError(
+            f"labels are of shape {labels.shape} and dtype {labels.dtype}, not floating and "
+            f"({len(images)}, classes); turn integer labels into them by jax.nn.one_hot."
+        )
+    if not isinstance(alpha, Tracer) and not np.all(np.asarray(alpha) > 0):
+        raise ValueError(f"alpha is {alpha}; allowed are numbers > 0.")
+    of_proportion, of_order = jax.random.split(key)
+    proportion = jax.random.beta(of_proportion, alpha, alpha, (len(images),))
+    order = jax.random.permutation(of_order, len(images))
+
+    def mixed(a: Array) -> Array:
+        p = proportion.reshape(-1, *(1,) * (a.ndim - 1)).astype(a.dtype)
+        return p * a + (1 - p) * a[order]
+
+    return mixed(images), mixed(labels)
+
+
+def _images(images: ArrayLike) -> Array:
+    images = jnp.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(
+            f"images are of shape {images.shape}; they must be (n, height, width, channels)."
+        )
+    return images
