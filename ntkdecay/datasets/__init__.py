@@ -1,0 +1,101 @@
+"""Images and labels: scikit-learn's digits, which are always there, and the standard files of others.
+
+Pixels are in [0, 1], labels are integers; conversion to what an experiment trains on is `parity`,
+`upsampled` or the experiment's own. `random_flip`, `random_crop` and `mixup` change images at random.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.datasets._augment import mixup, random_crop, random_flip
+from ntkdecay.datasets._download import SOURCES, fetched
+from ntkdecay.datasets._files import Dataset, cifar10_dataset, idx_dataset
+
+__all__ = [
+    "Dataset",
+    "Name",
+    "load",
+    "mixup",
+    "parity",
+    "random_crop",
+    "random_flip",
+    "upsampled",
+]
+
+Name = Literal["digits", "mnist", "fashion_mnist", "cifar10"]
+
+
+def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """A data set by its name.
+
+    "digits": 1797 images of 8 × 8 in a fixed order, the last 297 for testing; "mnist" and
+    "fashion_mnist": 60,000 + 10,000 images of 28 × 28; "cifar10": 50,000 + 10,000 of 32 × 32 × 3.
+
+    Args:
+        name: one of these.
+        data_dir: the folder that has the standard files in `mnist/`, `fashion_mnist/` (four IDX files,
+            gzipped or not) or `cifar-10-batches-bin/` (the binary version), or that folder itself;
+            $NTKDECAY_DATA when not given. Without either, the files are fetched once into
+            $XDG_CACHE_HOME/ntkdecay (~/.cache/ntkdecay) and checked by their published sums.
+
+    Raises:
+        ValueError: if `name` is unknown or a file is not what its format says.
+        FileNotFoundError: if a file is not there, and could not be fetched.
+    """
+    if name not in get_args(Name):
+        raise ValueError(
+            f"There is no data set {name!r}; there are {', '.join(map(repr, get_args(Name)))}."
+        )
+    if name == "digits":
+        return _digits()
+    folder = _folder(name, data_dir)
+    return cifar10_dataset(folder) if name == "cifar10" else idx_dataset(folder)
+
+
+def parity(labels: np.ndarray) -> np.ndarray:
+    """+1 for even digits, −1 for odd ones, of shape (n, 1)."""
+    return np.where(labels % 2 == 0, 1.0, -1.0)[:, None]
+
+
+def upsampled(
+    images: ArrayLike, size: int, method: Literal["nearest", "linear"] = "nearest"
+) -> Array:
+    """Images of size × size pixels: digits for a network that wants larger images.
+
+    Args:
+        images: (n, height, width, channels).
+        size: height and width to give.
+        method: "nearest" repeats pixels, "linear" interpolates between them.
+    """
+    n, *_, channels = np.shape(images)
+    return jax.image.resize(images, (n, size, size, channels), method)
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    x, y = (digits.images[order, ..., None] / 16).astype(np.float32), digits.target[order]
+    return Dataset(x[:1500], y[:1500], x[1500:], y[1500:])
+
+
+def _folder(name: str, data_dir: str | os.PathLike | None) -> Path:
+    given = data_dir or os.environ.get("NTKDECAY_DATA")
+    if not given:
+        return fetched(name)
+    folder = Path(given) / SOURCES[name].folder
+    if folder.is_dir():
+        return folder
+    if "mnist" in name and ("fashion" in name) != ("fashion" in Path(given).name.lower()):
+        raise FileNotFoundError(
+            f"{folder} is not there, and {given} is not taken for it: MNIST and Fashion-MNIST name "
+            'their files alike, so that only a folder of Fashion-MNIST may have "fashion" in its name.'
+        )
+    return Path(given)

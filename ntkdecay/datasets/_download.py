@@ -1,0 +1,135 @@
+"""The standard files, fetched once into a cache and checked by the sums that their authors publish."""
+
+import hashlib
+import http.client
+import os
+import tarfile
+import tempfile
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ntkdecay.datasets._files import CIFAR10
+
+
+class Source(NamedTuple):
+    """Where a data set's files are: any of the mirrors, with the md5 sum of each file."""
+
+    folder: str
+    mirrors: tuple[str, ...]
+    files: dict[str, str]
+
+
+SOURCES = {
+    "mnist": Source(
+        "mnist",
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    ),
+    "fashion_mnist": Source(
+        "fashion_mnist",
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    ),
+    "cifar10": Source(
+        "cifar-10-batches-bin",
+        ("https://www.cs.toronto.edu/~kriz/",),
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+    ),
+}
+
+
+def fetched(name: str) -> Path:
+    """The data set's folder in the cache, fetched when it is not there; it appears there whole or not at all.
+
+    Raises:
+        FileNotFoundError: if no mirror gave the right file; says what to do without a network.
+    """
+    source = SOURCES[name]
+    folder = _cache() / source.folder
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as temporary:
+        new = Path(temporary) / source.folder
+        new.mkdir()
+        for file, md5 in source.files.items():
+            failures = _failures(source.mirrors, new / file, md5)
+            if failures is not None:
+                raise FileNotFoundError(
+                    f"{name} is not in {folder} and could not be fetched ({'; '.join(failures)}): "
+                    "give the folder of its files as `data_dir` (--data-dir), or set NTKDECAY_DATA to it."
+                )
+            if file.endswith(".tar.gz"):
+                _unpack(new / file, (file for files in CIFAR10.values() for file in files))
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # or else another process was first
+                raise
+    return folder
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntkdecay"
+
+
+def _failures(mirrors: tuple[str, ...], path: Path, md5: str) -> list[str] | None:
+    """None once a mirror gave the file with this sum, else what each of them did."""
+    failures = []
+    for url in (mirror + path.name for mirror in mirrors):
+        try:
+            found = _fetch(url, path)
+        except (OSError, http.client.HTTPException) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        if found == md5:
+            return None
+        failures.append(f"{url}: its md5 sum is {found}, not {md5}")
+    return failures
+
+
+def _fetch(url: str, path: Path) -> str:
+    """Write what `url` holds to the path; its md5 sum."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with (
+        urllib.request.urlopen(url, timeout=30) as response,
+        path.open("wb") as file,
+        tqdm(
+            total=response.length, desc=path.name, unit="B", unit_scale=True, unit_divisor=1024
+        ) as bar,
+    ):
+        while part := response.read(1 << 16):
+            file.write(part)
+            digest.update(part)
+            bar.update(len(part))
+    return digest.hexdigest()
+
+
+def _unpack(archive: Path, files: Iterable[str]) -> None:
+    """Put the archive's files, of the folder named like its own, in its place."""
+    with tarfile.open(archive) as tar:
+        for file in files:
+            member = tar.getmember(f"{archive.parent.name}/{file}")
+            member.name = file
+            tar.extract(member, archive.parent, filter="data")
+    archive.unlink()
