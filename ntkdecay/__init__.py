@@ -8,6 +8,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
 - `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks
+- `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.optimizers`: SGD with L2, AutoL2 and the rule λ = c/T, for any optax loop
 - `ntkdecay.datasets`: images and labels
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         deep_linear,
         homogeneity,
         kernels,
+        networks,
         optimizers,
         power_counting,
         predict,
@@ -41,6 +43,7 @@ __all__ = [
     "deep_linear",
     "homogeneity",
     "kernels",
+    "networks",
     "optimizers",
     "power_counting",
     "predict",
