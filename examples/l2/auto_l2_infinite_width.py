@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ntkdecay import datasets, kernels, predict, report, stax
+from ntkdecay import datasets, kernels, optimizers, predict, report, stax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +49,13 @@ def auto_l2(k, y, rate: float, options: Options):
         return jnp.stack([squared_error(state.fx_train, y), error])
 
     def advance(carry, _):
-        state, l2, wait, before, least = carry
-        step = predict.sgd(squared_error, k, y, l2=l2, degree=2, learning_rate=rate)
+        state, rule = carry
+        step = predict.sgd(squared_error, k, y, l2=rule.l2, degree=2, learning_rate=rate)
         state = step(options.every, state)
         now = measure(state)
-        worse = jnp.any((now > least) & (before > least)) & (state.age > wait)
-        l2 = jnp.where(worse, l2 / 10, l2)
-        wait = jnp.where(worse, state.age + options.refractory / l2, wait)
-        least = jnp.where(worse, least, jnp.minimum(before, least))
-        return (state, l2, wait, now, least), (l2, *now)
+        rule = rule._replace(step=rule.step + options.every)
+        rule = optimizers.auto_l2_rule(rule, *now, refractory=options.refractory)
+        return (state, rule), (rule.l2, *now)
 
     zero = predict.State(
         jnp.zeros_like(y), None, jnp.zeros_like(y), None, jnp.ones(1), jnp.zeros((1, *y.shape))
@@ -65,7 +63,8 @@ def auto_l2(k, y, rate: float, options: Options):
     zero = zero._replace(
         scale_velocity=jnp.zeros(1), weights_velocity=jnp.zeros((1, *y.shape)), age=jnp.array(0)
     )
-    carry = (zero, jnp.asarray(options.l2), jnp.array(0.0), measure(zero), jnp.full(2, jnp.inf))
+    first = optimizers.auto_l2_rule(optimizers.auto_l2_state(options.l2), *measure(zero))
+    carry = (zero, first)
     run = jax.jit(
         lambda carry: jax.lax.scan(advance, carry, length=options.steps // options.every)[1]
     )
