@@ -6,11 +6,12 @@ The names and calling conventions are those of `neural_tangents.predict`; `l2` a
 from ntkdecay.predict._ensemble import EnsembleFn, Gaussian, gradient_descent_mse_ensemble
 from ntkdecay.predict._flow import gradient_descent
 from ntkdecay.predict._kernel_product import kernel_vector_product
-from ntkdecay.predict._matrix_free import MatrixFreePredictFn, gradient_descent_mse_matrix_free
+from ntkdecay.predict._matrix_free import gradient_descent_mse_matrix_free
 from ntkdecay.predict._mode import mode
-from ntkdecay.predict._mse import PredictFn, gradient_descent_mse
+from ntkdecay.predict._mse import gradient_descent_mse
 from ntkdecay.predict._peak import peak_time
 from ntkdecay.predict._quasi_static import quasi_static
+from ntkdecay.predict._request import PredictFn
 from ntkdecay.predict._schedule import PiecewiseConstant
 from ntkdecay.predict._sgd import sgd
 from ntkdecay.predict._state import State
@@ -18,7 +19,6 @@ from ntkdecay.predict._state import State
 __all__ = [
     "EnsembleFn",
     "Gaussian",
-    "MatrixFreePredictFn",
     "PiecewiseConstant",
     "PredictFn",
     "State",

@@ -25,9 +25,14 @@ def as_float(*values: ArrayLike) -> tuple[Array, ...]:
     return tuple(jnp.asarray(value, dtype) for value in known)
 
 
+def is_traced(*values: Any) -> bool:
+    """Whether any array in `values` is known only when the program runs."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
 def check_degree(degree: float) -> float:
     """k as a Python float: 0, 1 or any real above 1."""
-    if isinstance(degree, jax.core.Tracer):
+    if is_traced(degree):
         raise TypeError(
             "`degree` must be a Python number: the closed form is chosen by it at trace time."
         )
@@ -42,7 +47,7 @@ def check_degree(degree: float) -> float:
 
 def refuse(value: Any, wrong: Any, message: str) -> Any:
     """`value`, unless `wrong`: then a ValueError, at the call if that is known there, else when it runs."""
-    if isinstance(wrong, jax.core.Tracer):
+    if is_traced(wrong):
         import equinox  # a quarter of a second, for traced arguments only
 
         return equinox.error_if(value, wrong, message)
@@ -53,11 +58,9 @@ def refuse(value: Any, wrong: Any, message: str) -> Any:
 
 def check_non_negative(value: Any, name: str, meaning: str) -> Any:
     """`value`, refused where negative or NaN."""
-    number = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    number = value if is_traced(value) else np.asarray(value)
     least = (
-        ""
-        if isinstance(value, jax.core.Tracer) or not number.size
-        else f", but its smallest entry is {number.min()}"
+        "" if is_traced(value) or not number.size else f", but its smallest entry is {number.min()}"
     )
     return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
 
@@ -159,4 +162,4 @@ def as_matrix(kernel: Array) -> Array:
 
 def _value(text: str, number: Any) -> str:
     """`text` with the number in it, where it is known."""
-    return "" if isinstance(number, jax.core.Tracer) else text.format(float(number))
+    return "" if is_traced(number) else text.format(float(number))

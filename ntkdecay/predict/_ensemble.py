@@ -6,16 +6,22 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay.kernels._checks import exact
-from ntkdecay.predict._checks import as_float, as_matrix, check_degree, check_non_negative
+from ntkdecay.predict import _axes
+from ntkdecay.predict._checks import (
+    as_float,
+    as_matrix,
+    check_degree,
+    check_non_negative,
+    is_traced,
+)
 from ntkdecay.predict._modes import Modes, decompose
-from ntkdecay.predict._mse import Reduction
+from ntkdecay.predict._request import Reduction
 from ntkdecay.predict._response import on_training_set, response
 
 Regime = Literal["nngp", "ntk"]
@@ -104,8 +110,7 @@ def gradient_descent_mse_ensemble(
     )
     (y_train,) = as_float(y_train)
     known: dict[str, Any] = {}
-    training_set = jax.tree.leaves((x_train, kernel_fn_train_train_kwargs))
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in training_set)
+    traced = is_traced(x_train, kernel_fn_train_train_kwargs)
 
     def kernels(x1: Any, x2: Any, get: tuple[str, ...], kwargs: dict) -> dict[str, Array]:
         with exact():
@@ -154,14 +159,14 @@ def gradient_descent_mse_ensemble(
                     names[0]: decompose(train[regime], y_train.shape, trace_axes, reduction)
                 },
             )[f"modes of {regime}"]
-            shape = modes.test_shape(between[regime].shape, y_train.shape)
+            shape = _axes.test_shape(between[regime].shape, y_train.shape, modes.trace_axes)
             k = 1.0 if regime == "nngp" else degree
             pull = as_matrix(between[regime]) / modes.outputs
             strength = jnp.asarray(l2, y_train.dtype)
             mean = _mean(
                 time, modes.rates, modes.vectors, strength, pull, modes.project(y_train), k
             )
-            mean = modes.restore(mean, times.shape, shape)
+            mean = _axes.restore(mean, times.shape, shape, modes.trace_axes)
             if not compute_cov:
                 return mean
             if x_test is None:

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay.predict._checks import check_ascending, check_non_negative
-from ntkdecay.predict._mse import Origin
+from ntkdecay.predict._request import Origin
 from ntkdecay.predict._state import Loss, Point, PredictFnState, predictor, wide_network
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax import Array
 from matfree import decomp
@@ -107,7 +106,3 @@ def deepen(matvec: Product, space: Krylov, depth: int) -> Krylov:
         jnp.concatenate([space.coupling, coupling], 1),
         residual,
     )
-
-
-def is_traced(*values: object) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,33 +12,13 @@ from jax import ensure_compile_time_eval as at_once
 from jax.typing import ArrayLike
 
 from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import (
-    as_float,
-    check_degree,
-    check_non_negative,
-    check_origin,
-    check_reduction,
-    check_request,
-    check_shape,
-    refuse,
-)
-from ntkdecay.predict._krylov import Krylov, Product, deepen, is_traced, krylov
-from ntkdecay.predict._mse import Origin, Reduction, _train, _weights
-from ntkdecay.predict._schedule import PiecewiseConstant, pieces
+from ntkdecay.predict._checks import as_float, is_traced, refuse
+from ntkdecay.predict._krylov import Krylov, Product, deepen, krylov
+from ntkdecay.predict._mse import _train, _weights
+from ntkdecay.predict._request import Origin, PredictFn, Reduction, describe, predictor
+from ntkdecay.predict._schedule import PiecewiseConstant
 
 FIRST_DEPTH = 16
-
-
-class MatrixFreePredictFn(Protocol):
-    """`predict_fn(t, fx_train_0, fx_test_0, k_test_train)`, `k_test_train` a product with vectors."""
-
-    def __call__(
-        self,
-        t: ArrayLike | None = None,
-        fx_train_0: ArrayLike | None = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: Product | None = None,
-    ) -> Any: ...
 
 
 def gradient_descent_mse_matrix_free(
@@ -53,7 +33,7 @@ def gradient_descent_mse_matrix_free(
     trace_axes: int | tuple[int, ...] = (-1,),
     tolerance: float = 1e-5,
     max_depth: int = 512,
-) -> MatrixFreePredictFn:
+) -> PredictFn:
     r"""`gradient_descent_mse` from products with the kernel.
 
     .. math:: f(t) = X_t(\Theta_0)\,y + e^{-x_t(\Theta_0)} f(0) \approx
@@ -92,31 +72,21 @@ def gradient_descent_mse_matrix_free(
         raise ValueError(f"`tolerance` is {tolerance}; it must be > 0.")
     if max_depth < 1:
         raise ValueError(f"`max_depth` is {max_depth}; it must be >= 1.")
-    check_reduction(reduction)
-    degree = check_degree(degree)
-    learning_rate = check_non_negative(
-        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
-    )
-    check_origin(l2_from)
     (y_train,) = as_float(y_train)
-    learning_rate = jnp.asarray(learning_rate, y_train.dtype)
-    decay = pieces(l2, learning_rate, y_train.dtype)
-    dtype, traced_axes = y_train.dtype, _axes.canonical(trace_axes, y_train.shape)
-    rows = _axes.kept(y_train.shape, traced_axes)
-    outputs = math.prod(y_train.shape) if reduction == "mean" else 1
+    task = describe(y_train, l2, degree, reduction, learning_rate, l2_from, trace_axes)
+    y, dtype, decay = task.y, y_train.dtype, task.decay
+    rows = _axes.kept(task.shape, task.trace_axes)
     m = math.prod(rows)
     max_depth = min(max_depth, m)
     given = jax.eval_shape(matvec, jax.ShapeDtypeStruct(rows, dtype))
     if given.shape != rows or given.dtype != dtype:
         raise ValueError(
             f"`matvec` gives {given.dtype}{list(given.shape)} for {dtype}{list(rows)}; with labels of shape "
-            f"{y_train.shape} and trace_axes={traced_axes} it must give what it takes."
+            f"{task.shape} and trace_axes={task.trace_axes} it must give what it takes."
         )
 
     def flat_matvec(v: Array) -> Array:
-        return matvec(v.reshape(rows)).reshape(-1) / outputs
-
-    still, k = l2_from == "init", 1.0 if l2_from == "init" else degree
+        return matvec(v.reshape(rows)).reshape(-1) / task.outputs
 
     def in_space(space: Krylov, depths: tuple[int, int], time: Array, is_start: bool) -> Array:
         """f and, for test points, w in the coordinates of the space, (depths, 2, times, o, d)."""
@@ -124,9 +94,9 @@ def gradient_descent_mse_matrix_free(
         def one(rates: Array, vectors: Array, b: Array) -> Array:
             column, zero = b[:, None], jnp.zeros_like(b)[:, None]
             f0, y = (column, zero) if is_start else (zero, column)
-            f0, y = (zero, y - f0) if still else (f0, y)  # as in gradient_descent_mse
-            f = _train(time, rates, vectors, decay, f0, y, k)
-            return jnp.stack([f, _weights(time, rates, vectors, decay, f0, y, k)[1]])[..., 0]
+            f0, y = (zero, y - f0) if task.still else (f0, y)
+            arguments = time, rates, vectors, decay, f0, y, task.degree
+            return jnp.stack([_train(*arguments), _weights(*arguments)[1]])[..., 0]
 
         ritz = (jnp.stack(parts) for parts in zip(*map(space.ritz, depths), strict=True))
         return jnp.moveaxis(jax.vmap(jax.vmap(one))(*ritz), 1, 3)[..., : space.depth]
@@ -156,45 +126,26 @@ def gradient_descent_mse_matrix_free(
         )
         return space, [refuse(p[0], wrong, message) for p in parts]
 
-    y = _axes.flatten(y_train, traced_axes)
     labels = krylov(flat_matvec, y, min(FIRST_DEPTH, max_depth))
 
-    def predict_fn(
-        t: ArrayLike | None = None,
-        fx_train_0: ArrayLike | None = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: Product | None = None,
-    ) -> Any:
+    def test_side(product: Product) -> tuple[Product, tuple[int, ...]]:
+        test_rows = jax.eval_shape(product, jax.ShapeDtypeStruct(rows, dtype)).shape
+        if len(test_rows) != len(rows) or test_rows[1:] != rows[1:]:
+            raise ValueError(
+                f"`k_test_train` gives {list(test_rows)} for a vector of shape {rows}; it must give (n_test, …) with "
+                "the same axes behind the samples."
+            )
+
+        def on_columns(w: Array) -> Array:
+            columns = jnp.moveaxis(w, 2, 3).reshape(-1, *rows)
+            found = jax.vmap(product)(columns).reshape(*w.shape[:2], w.shape[3], -1)
+            return jnp.moveaxis(found, 2, 3) / task.outputs
+
+        return on_columns, (test_rows[0], *task.shape[1:])
+
+    def solve(time: Array, start: Array, k_test: Product | None, _) -> Any:
         nonlocal labels
-        check_request(fx_train_0, fx_test_0, k_test_train)
-        t = check_non_negative(
-            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
-        )
-        times = jnp.asarray(t, dtype)
-        time = (learning_rate * times).reshape(-1, 1)
-        given = jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, dtype)
-        start = _axes.flatten(check_shape(given, y_train.shape, "fx_train_0"), traced_axes)
         allowed = tolerance * jnp.sqrt(jnp.mean(y**2) + jnp.mean(start**2))
-        test_shape: tuple[int, ...] = ()
-        k_test: Product | None = None
-        if fx_test_0 is not None:
-            assert k_test_train is not None
-            product = k_test_train
-            test_rows = jax.eval_shape(product, jax.ShapeDtypeStruct(rows, dtype)).shape
-            if len(test_rows) != len(rows) or test_rows[1:] != rows[1:]:
-                raise ValueError(
-                    f"`k_test_train` gives {list(test_rows)} for a vector of shape {rows}; it must give (n_test, …) with "
-                    "the same axes behind the samples."
-                )
-            test_shape = (test_rows[0], *y_train.shape[1:])
-
-            def on_columns(w: Array) -> Array:
-                columns = jnp.moveaxis(w, 2, 3).reshape(-1, *rows)
-                found = jax.vmap(product)(columns).reshape(*w.shape[:2], w.shape[3], -1)
-                return jnp.moveaxis(found, 2, 3) / outputs
-
-            k_test = on_columns
-
         kept, parts = grown(labels, time, False, k_test, allowed)
         labels = labels if is_traced(kept) else kept
         if is_traced(start) or np.any(start):
@@ -202,17 +153,10 @@ def gradient_descent_mse_matrix_free(
                 space = krylov(flat_matvec, start, min(FIRST_DEPTH, max_depth))
             _, more = grown(space, time, True, k_test, allowed)
             parts = [a + b for a, b in zip(parts, more, strict=True)]
-
-        train = parts[0] + start[None] if still else parts[0]
-        fx_train_t = _axes.restore(train, times.shape, y_train.shape, traced_axes)
-        if fx_test_0 is None:
-            return fx_train_t
-        start_test = check_shape(jnp.asarray(fx_test_0, dtype), test_shape, "fx_test_0")
+        if k_test is None:
+            return parts[0], None, None
         none = jnp.zeros((1, 1), dtype)
-        far, _ = _weights(time, none[0], none, decay, none, none, k)
-        far = jnp.ones_like(far) if still else far
-        test = parts[1] + far[..., None] * _axes.flatten(start_test, traced_axes)[None]
-        fx_test_t = _axes.restore(test, times.shape, test_shape, traced_axes)
-        return fx_test_t if fx_train_0 is None else (fx_train_t, fx_test_t)
+        far, _ = _weights(time, none[0], none, decay, none, none, task.degree)
+        return parts[0], far, parts[1]
 
-    return predict_fn
+    return predictor(task, test_side, solve)

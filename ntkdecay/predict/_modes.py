@@ -1,4 +1,4 @@
-"""The eigenmodes of a training kernel, and the axes of what lives on them."""
+"""The eigenmodes of a training kernel."""
 
 import math
 from typing import NamedTuple
@@ -18,21 +18,9 @@ class Modes(NamedTuple):
     trace_axes: tuple[int, ...]  # from the end, as y_train's
     outputs: int  # what the loss divides every kernel by: the number of outputs, or 1 for their sum
 
-    def flatten(self, f: Array) -> Array:
-        """Outputs as (m, traced outputs)."""
-        return _axes.flatten(f, self.trace_axes)
-
     def project(self, f: Array) -> Array:
         """Outputs in the eigenbasis, (modes, traced outputs)."""
-        return self.vectors.T @ self.flatten(f)
-
-    def restore(self, f: Array, t_shape: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-        """(times, m, traced outputs) as `t_shape + shape`."""
-        return _axes.restore(f, t_shape, shape, self.trace_axes)
-
-    def test_shape(self, k_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the outputs on the test set of a kernel of shape `k_shape` = (n_test, n_train, …)."""
-        return _axes.test_shape(k_shape, y_shape, self.trace_axes)
+        return self.vectors.T @ _axes.flatten(f, self.trace_axes)
 
 
 def decompose(

@@ -1,40 +1,19 @@
 """Gradient descent on MSE with L2: training and test points, any time, in closed form."""
 
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import (
-    as_float,
-    as_matrix,
-    check_degree,
-    check_non_negative,
-    check_origin,
-    check_request,
-    check_shape,
-)
+from ntkdecay.predict import _axes
+from ntkdecay.predict._checks import as_float, as_matrix
 from ntkdecay.predict._modes import decompose
+from ntkdecay.predict._request import Origin, PredictFn, Reduction, describe, predictor
 from ntkdecay.predict._response import on_training_set, response
-from ntkdecay.predict._schedule import Pieces, PiecewiseConstant, pieces
-
-Reduction = Literal["mean", "sum"]
-Origin = Literal["origin", "init"]
-
-
-class PredictFn(Protocol):
-    """`predict_fn(t, fx_train_0, fx_test_0, k_test_train)`, as in neural_tangents.predict."""
-
-    def __call__(
-        self,
-        t: ArrayLike | None = None,
-        fx_train_0: ArrayLike | None = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: ArrayLike | None = None,
-    ) -> Any: ...
+from ntkdecay.predict._schedule import Pieces, PiecewiseConstant
 
 
 def gradient_descent_mse(
@@ -84,57 +63,26 @@ def gradient_descent_mse(
         ValueError: if shapes do not fit, the kernel is not finite, symmetric and positive
             semi-definite, or `l2`, `degree`, `learning_rate`, `reduction` or `t` is outside its range.
     """
-    degree = check_degree(degree)
-    learning_rate = check_non_negative(
-        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
-    )
-    check_origin(l2_from)
     k_train_train, y_train = as_float(k_train_train, y_train)
-    dtype = y_train.dtype
-    learning_rate = jnp.asarray(learning_rate, dtype)
-    decay = pieces(l2, learning_rate, dtype)
+    task = describe(y_train, l2, degree, reduction, learning_rate, l2_from, trace_axes)
     modes = decompose(k_train_train, y_train.shape, trace_axes, reduction)
-    y = modes.project(y_train)
+    y = modes.vectors.T @ task.y
 
-    def predict_fn(
-        t: ArrayLike | None = None,
-        fx_train_0: ArrayLike | None = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: ArrayLike | None = None,
-    ) -> Any:
-        check_request(fx_train_0, fx_test_0, k_test_train)
-        t = check_non_negative(
-            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
-        )
-        times = jnp.asarray(t, dtype)
-        time = (learning_rate * times).reshape(-1, 1)
-        given = jnp.asarray(0.0 if fx_train_0 is None else fx_train_0, dtype)
-        given = check_shape(given, y_train.shape, "fx_train_0")
-        start = modes.project(given)
-        # L2 from the initialization is a linear model of f − f_0 for the labels y − f_0.
-        still = l2_from == "init"
-        f0, labels, k = (jnp.zeros_like(start), y - start, 1.0) if still else (start, y, degree)
+    def test_side(k_test_train: ArrayLike) -> tuple[Array, tuple[int, ...]]:
+        k = jnp.asarray(k_test_train, y.dtype)
+        return as_matrix(k) / task.outputs, _axes.test_shape(k.shape, task.shape, task.trace_axes)
 
-        fx_train_t = fx_test_t = None
-        if fx_train_0 is not None:
-            fx = _train(time, modes.rates, modes.vectors, decay, f0, labels, k)
-            fx_train_t = modes.restore(fx, times.shape, y_train.shape)
-            if still:
-                fx_train_t += given.reshape((1,) * times.ndim + given.shape)
-        if fx_test_0 is not None:
-            k_test_train = jnp.asarray(k_test_train, dtype)
-            shape = modes.test_shape(k_test_train.shape, y_train.shape)
-            given = check_shape(jnp.asarray(fx_test_0, dtype), shape, "fx_test_0")
-            far, w = _weights(time, modes.rates, modes.vectors, decay, f0, labels, k)
-            pulled = jnp.einsum("ni,tio->tno", as_matrix(k_test_train) / modes.outputs, w)
-            far = jnp.ones_like(far) if still else far
-            fx = far[..., None] * modes.flatten(given)[None] + pulled
-            fx_test_t = modes.restore(fx, times.shape, shape)
-        if fx_test_t is None:
-            return fx_train_t
-        return fx_test_t if fx_train_t is None else (fx_train_t, fx_test_t)
+    def solve(time: Array, start: Array, k_test: Array | None, wants_train: bool) -> Any:
+        f0 = modes.vectors.T @ start
+        f0, labels = (jnp.zeros_like(f0), y - f0) if task.still else (f0, y)
+        arguments = time, modes.rates, modes.vectors, task.decay, f0, labels, task.degree
+        train = _train(*arguments) if wants_train else None
+        if k_test is None:
+            return train, None, None
+        far, w = _weights(*arguments)
+        return train, far, jnp.einsum("ni,tio->tno", k_test, w)
 
-    return predict_fn
+    return predictor(task, test_side, solve)
 
 
 @partial(jax.jit, static_argnums=6)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from ntkdecay.predict._checks import as_float, check_degree, check_non_negative, check_shape
 from ntkdecay.predict._modes import decompose
-from ntkdecay.predict._mse import Reduction
+from ntkdecay.predict._request import Reduction
 from ntkdecay.predict._response import on_training_set
 
 

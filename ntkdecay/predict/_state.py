@@ -31,7 +31,7 @@ from ntkdecay.predict._checks import (
     check_request,
     check_shape,
 )
-from ntkdecay.predict._mse import Origin
+from ntkdecay.predict._request import Origin
 
 Loss = Callable[[Array, Array], Array]
 
