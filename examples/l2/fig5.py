@@ -126,17 +126,24 @@ def training_loss(ax, out: report.Report, options: Options):
     for width, width_key in zip(options.widths, keys, strict=True):
         init, apply_fn, _ = network(width)
         params = jax.tree.map(lambda p: p.astype(jnp.float32), init(width_key, x.shape)[1])
-        runs[width] = training.train(
-            apply_fn,
-            params,
-            squared_error,
-            jnp.asarray(x),
-            y.astype(jnp.float32),
-            optax.sgd(options.learning_rate),
-            steps,
-            l2=options.l2,
-            progress=f"width {width}",
-        ).records
+        runs[width] = (
+            training.train(
+                apply_fn,
+                params,
+                squared_error,
+                x,
+                y.astype(jnp.float32),
+                optax.sgd(options.learning_rate),
+                steps=steps[-1],
+                record=steps,
+                l2=options.l2,
+                metrics={"fx": lambda snapshot: snapshot.fx},
+                store=options.store,
+                progress=f"width {width}",
+            )
+            .data["fx"]
+            .to_numpy()
+        )
     start = jnp.asarray(runs[options.widths[-1]][0], jnp.float64)
     for label, degree in DEGREE.items():
         predict_fn = predict.gradient_descent_mse(

@@ -5,7 +5,6 @@ direction are followed, and the moment where theory and network part is set agai
 """
 
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -59,25 +58,28 @@ def follow(options: Options, degree: int, width: int, x, y) -> dict:
     params = init(jax.random.key(options.seed), x.shape)[1]
     params = jax.tree.map(lambda p: p.astype(x.dtype), params)
     start = np.asarray(kernels.empirical_ntk(apply_fn, params, x), np.float64)
-    first = float(np.linalg.norm(start))
     learning_rate = 0.25 / np.linalg.eigvalsh(start)[-1]
-    optimizer = optax.sgd(learning_rate)
     last = options.final_time / learning_rate
     steps = np.unique(np.concatenate([[0], np.geomspace(1, last, options.times)]).astype(int))
-    sizes, cosines = [1.0], [1.0]
-    for before, after in itertools.pairwise(steps):
-        run = training.train(
-            apply_fn, params, squared_error, x, y, optimizer, [after - before], l2=options.l2
-        )
-        params = run.params
-        kernel = np.asarray(kernels.empirical_ntk(apply_fn, params, x), np.float64)
-        size = float(np.linalg.norm(kernel))
-        sizes.append(size / first)
-        cosines.append(float(np.vdot(kernel, start)) / (size * first))
+    run = training.train(
+        apply_fn,
+        params,
+        squared_error,
+        x,
+        y,
+        optax.sgd(learning_rate),
+        steps=steps[-1],
+        record=steps,
+        l2=options.l2,
+        metrics={"kernel": lambda now: kernels.empirical_ntk(apply_fn, now.params, x)},
+    )
+    kernel = run.data["kernel"].to_numpy().astype(np.float64).reshape(len(steps), -1)
+    size = np.linalg.norm(kernel, axis=1)
+    cosine = kernel @ kernel[0] / (size * size[0])
     return {
         "t": steps * learning_rate,
-        "log size": np.log(sizes),
-        "rotation": np.maximum(1 - np.array(cosines), 0),
+        "log size": np.log(size / size[0]),
+        "rotation": np.maximum(1 - cosine, 0),
     }
 
 

@@ -1,5 +1,7 @@
-"""Finite networks, trained: the measurements that theory is set beside."""
+"""Networks of finite width: one run, or a whole grid of runs in one compiled program."""
 
+from ntkdecay.training._metrics import METRICS, Snapshot, accuracy
+from ntkdecay.training._sweep import sweep
 from ntkdecay.training._train import Run, train
 
-__all__ = ["Run", "train"]
+__all__ = ["METRICS", "Run", "Snapshot", "accuracy", "sweep", "train"]

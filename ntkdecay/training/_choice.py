@@ -1,0 +1,147 @@
+"""How many members a block holds: measured, as a plain vmap can lose to a loop.
+
+The seconds of a step and of a measurement, from two short runs of one block, give the seconds of the
+whole grid for each candidate; those that do not fit the memory are out.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkdecay.training import _engine
+from ntkdecay.training._problem import Data, Problem, State
+
+
+class Programs:
+    """The compiled program of each block size, made when first used."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        data: Data,
+        cells: Any,
+        states: State,
+        devices: tuple[Any, ...],
+    ) -> None:
+        self.problem, self.devices, self.data = problem, devices, data
+        self.cells, self._shapes = cells, jax.eval_shape(lambda: states)
+        self.rows = len(cells["seed"]) // len(devices)
+        self._sharding = jax.tree.map(lambda a: a.sharding, states)
+        self._compiled: dict[int, Any] = {}
+        self.compile_seconds = 0.0
+
+    def __getitem__(self, block: int) -> Callable[..., Any]:
+        if block not in self._compiled:
+            begin = time.perf_counter()
+            self._compiled[block] = self._compile(block)
+            self.compile_seconds = time.perf_counter() - begin
+        return self._compiled[block]
+
+    def _compile(self, block: int) -> Any:
+        order, alive = self.queue(np.ones(self.rows * len(self.devices), bool), block)
+        states = jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=sharding
+            ),
+            self._shapes,
+            self._sharding,
+        )
+        lowered = _engine.program(self.problem, block, self.devices).lower(
+            self.cells, states, order, alive, self.interval(0, np.array([1])), self.data
+        )
+        compiled = lowered.compile()
+        self._check_memory(compiled, block)
+        return compiled
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._compiled
+
+    def queue(self, living: np.ndarray, block: int) -> Any:
+        arrays = _engine.queue(living, len(self.devices), block)
+        return _engine.placed(arrays, self.devices, by_member=True)
+
+    def interval(self, begin: int, ends: np.ndarray) -> Any:
+        return _engine.placed(_engine.interval(begin, ends), self.devices, by_member=False)
+
+    def _check_memory(self, compiled: Any, block: int) -> None:
+        usage, available = compiled.memory_analysis(), available_bytes(self.devices[0])
+        if usage is None or available is None:
+            return
+        resident = (
+            usage.argument_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
+        )
+        of_one = max(usage.temp_size_in_bytes // block, 1)
+        if resident + usage.temp_size_in_bytes > available:
+            fit = max(0, available - resident) // of_one
+            advice = (
+                f"pass `members_per_batch={fit}`"
+                if fit
+                else f"run the grid in parts of {max(1, int(self.rows * available / (2 * resident)))} members"
+            )
+            raise MemoryError(
+                f"{block} members at a time need {(resident + usage.temp_size_in_bytes) / 2**20:.0f} MiB "
+                f"and {available / 2**20:.0f} MiB are free: {fit} fit, so {advice}."
+            )
+
+
+def available_bytes(device: Any) -> int | None:
+    """Free memory: the device's own account, or the machine's on a CPU; None where neither is known."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if kib is None else int(kib) * 1024
+
+
+def block_size(programs: Programs, states: State, steps: int, records: int) -> int:
+    """The block that would finish `steps` steps and `records` measurements of every member first."""
+    rows = programs.rows
+    best, seconds = 0, float("inf")
+    for block in sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True):
+        if best and seconds < 3 * programs.compile_seconds:
+            break  # finding out would cost more than it can gain
+        try:
+            programs[block]
+        except MemoryError:
+            if block == 1:
+                raise
+            continue
+        needed = rows / block * _seconds(programs, states, block, steps, records)
+        if needed < seconds:
+            best, seconds = block, needed
+    return best
+
+
+def _seconds(programs: Programs, states: State, block: int, steps: int, records: int) -> float:
+    """Of one block on each device, for the whole run."""
+    living = np.zeros((len(programs.devices), programs.rows), bool)
+    living[:, :block] = True
+    order, alive = programs.queue(living.ravel(), block)
+
+    def timed(ends: np.ndarray) -> float:
+        copy = jax.tree.map(jnp.copy, states)
+        span = programs.interval(0, ends)
+        jax.block_until_ready(copy)
+        begin = time.perf_counter()
+        jax.block_until_ready(
+            programs[block](programs.cells, copy, order, alive, span, programs.data)
+        )
+        return time.perf_counter() - begin
+
+    timed(np.array([0]))
+    measuring = min(timed(np.array([0])) for _ in range(2))
+    made, taken = 1, timed(np.array([1]))
+    while taken - measuring < 0.1 and made < steps:
+        made = min(steps, 4 * made)
+        taken = timed(np.array([made]))
+    stepping = min(taken, timed(np.array([made]))) - measuring
+    return max(stepping, 0) / made * steps + measuring * records

@@ -1,0 +1,140 @@
+"""A grid of members advanced together: blocks of them vmapped, the blocks one after another, in one compiled program.
+
+With blocks of one this is a loop over members, with one block of all a plain vmap; which is faster
+depends on the network and the device, and `_choice` measures it. Each call advances every living member from one step to
+another and measures it on the way. A member that is done or has diverged moves behind the living ones, and the number
+of blocks, which is no constant of the program, falls; when half of a block would be idle, blocks are halved.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ntkdecay.training._problem import Data, Problem, State, measure, start, step_fn
+
+RECORDS = 64  # at most, of one call
+
+AXIS = "members"
+
+
+class Interval(NamedTuple):
+    """From step `begin` to `ends[count − 1]`, with a measurement at each of the first `count` ends."""
+
+    begin: Array
+    ends: Array  # (RECORDS,)
+    count: Array
+
+
+def interval(begin: int, ends: np.ndarray) -> Interval:
+    padded = np.zeros(RECORDS, np.int32)
+    padded[: len(ends)] = ends
+    return Interval(*(jnp.asarray(a, jnp.int32) for a in (begin, padded, len(ends))))
+
+
+def one_member(problem: Problem, data: Data, cell: Any, state: State, span: Interval):
+    """One member from `span.begin` on; its metrics are in rows of the returned arrays."""
+    step = step_fn(problem, data, cell)
+
+    def observe(number: Array, state: State):
+        return measure(problem, data, cell, number, state)
+
+    records = jax.tree.map(
+        lambda leaf: jnp.zeros((RECORDS, *leaf.shape), leaf.dtype),
+        jax.eval_shape(observe, span.begin, state),
+    )
+
+    def advance(carry):
+        row, number, state, records = carry
+        state = jax.lax.fori_loop(number, span.ends[row], step, state)
+        values = observe(span.ends[row], state)
+        records = jax.tree.map(lambda rows, value: rows.at[row].set(value), records, values)
+        return row + 1, span.ends[row], state, records
+
+    carry = jnp.zeros((), jnp.int32), span.begin, state, records
+    _, _, state, records = jax.lax.while_loop(lambda c: c[0] < span.count, advance, carry)
+    return state, records
+
+
+def _blocks(problem, block, cells, states, order, alive, span, data):
+    """The members of one device. Rows past the living ones keep their state."""
+
+    def many(cells, states):
+        member = partial(one_member, problem, data, span=span)
+        if block > 1:
+            return jax.vmap(lambda cell, state: member(cell, state))(cells, states)
+        first = jax.tree.map(lambda a: a[0], (cells, states))
+        return jax.tree.map(lambda a: a[None], member(*first))
+
+    def run(number, carry):
+        states, records = carry
+        rows = jax.lax.dynamic_slice(order, (number * block,), (block,))
+        lives = number * block + jnp.arange(block) < alive
+        take = partial(jax.tree.map, lambda a: a.at[rows].get(mode="clip"))
+        old = take(states)
+        new, measured = many(take(cells), old)
+        new = jax.tree.map(
+            lambda a, b: jnp.where(lives.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, old
+        )
+        put = partial(jax.tree.map, lambda every, some: every.at[rows].set(some, mode="drop"))
+        return put(states, new), put(records, measured)
+
+    shapes = jax.eval_shape(many, *jax.tree.map(lambda a: a[:block], (cells, states)))[1]
+    rows = len(cells["seed"])
+    records = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, (alive + block - 1) // block, run, (states, records))
+
+
+def program(problem: Problem, block: int, devices: tuple[Any, ...]) -> Callable[..., Any]:
+    """advance(cells, states, order, alive, span, data) -> (states, records), compiled; `states` is donated."""
+    body = partial(_blocks, problem, block)
+    if len(devices) == 1:
+        return jax.jit(
+            lambda cells, states, order, alive, span, data: body(
+                cells, states, order[0], alive[0], span, data
+            ),
+            donate_argnums=1,
+        )
+    mesh, rows = Mesh(np.array(devices), (AXIS,)), P(AXIS)
+
+    def local(cells, states, order, alive, span, data):
+        return body(cells, states, order[0], alive[0], span, data)
+
+    return jax.jit(
+        jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(rows, rows, rows, rows, P(), P()),
+            out_specs=(rows, rows),
+            check_vma=False,
+        ),
+        donate_argnums=1,
+    )
+
+
+def placed(tree: Any, devices: tuple[Any, ...], *, by_member: bool) -> Any:
+    """Arrays on the devices: their rows shared out, or everywhere the same."""
+    if len(devices) == 1:
+        return jax.device_put(tree, devices[0])
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), P(AXIS) if by_member else P())
+    return jax.device_put(tree, sharding)
+
+
+def started(problem: Problem, data: Data, cells: Any) -> State:
+    """Every member before its first step, one after another, so that one initialization's memory is enough."""
+    return jax.jit(lambda cells: jax.lax.map(lambda cell: start(problem, data, cell), cells))(cells)
+
+
+def queue(living: np.ndarray, devices: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each device's rows, living ones first, in whole blocks (a row that is none fills up), and how many live."""
+    living = living.reshape(devices, -1)
+    rows = living.shape[1]
+    order = np.full((devices, -(-rows // block) * block), rows, np.int32)
+    order[:, :rows] = np.argsort(~living, axis=1, kind="stable")
+    return order, living.sum(1).astype(np.int32)

@@ -1,0 +1,179 @@
+r"""What one member of a grid does: one step of training, and what is measured of it.
+
+.. math:: \theta_{s+1} = \theta_s + \mathrm{update}\!\left(\nabla L(\theta_s; B_s) + \lambda\theta_s\right)
+
+L2 is coupled: λθ joins the gradient before the optimizer sees it. Everything here is of one member
+and pure; the grid is `_engine`'s.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from ntkdecay.training._metrics import Snapshot, accuracy
+
+Cell = Mapping[str, Array]
+
+
+class Data(NamedTuple):
+    """Inputs and labels; the test set may be None."""
+
+    x: Array
+    y: Array
+    x_test: Array | None = None
+    y_test: Array | None = None
+
+
+class State(NamedTuple):
+    """All that a member carries from step to step."""
+
+    params: Any
+    optimizer: Any
+    order: Array | None  # this epoch's permutation of the samples; None at full batch
+    params_0: Any  # None unless the network or the loss asks for it
+
+
+class Problem(NamedTuple):
+    """The functions of a training problem, each told of its cell's values what its signature names."""
+
+    init: Callable[..., Any]
+    apply_fn: Callable[..., Array]
+    loss: Callable[..., Array]
+    optimizer: Callable[..., optax.GradientTransformation]
+    augment: Callable[..., tuple[Array, Array]] | None
+    metrics: tuple[tuple[str, Callable[[Snapshot], Array]], ...]
+    batch_size: int | None
+    eval_batch_size: int | None
+
+
+def named(function: Callable[..., Any], positional: int = 0) -> frozenset[str]:
+    """The names that `function` takes after its first `positional` arguments."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a builtin
+        return frozenset()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = [p for p in parameters if p.kind in kinds]
+    return frozenset(p.name for i, p in enumerate(taken) if i >= positional or p.kind == kinds[1])
+
+
+def _told(
+    function: Callable[..., Any], positional: int, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {name: values[name] for name in named(function, positional) & values.keys()}
+
+
+def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callable]:
+    """apply_fn(params, x) and loss(fx, y) of one member."""
+    values = dict(cell) | ({} if params_0 is None else {"params_0": params_0})
+    network, loss = _told(problem.apply_fn, 2, values), _told(problem.loss, 2, values)
+    return (
+        lambda params, x: problem.apply_fn(params, x, **network),
+        lambda fx, y: problem.loss(fx, y, **loss),
+    )
+
+
+def wants_start(problem: Problem) -> bool:
+    """Whether the network, the loss or a metric refers to θ_0."""
+    takes = named(problem.apply_fn, 2) | named(problem.loss, 2)
+    return "params_0" in takes or any(
+        getattr(metric, "needs_params_0", False) for _, metric in problem.metrics
+    )
+
+
+def optimizer_of(problem: Problem, cell: Cell) -> optax.GradientTransformationExtraArgs:
+    """The member's optimizer, with λθ added in front of it unless it takes `l2` itself."""
+    optimizer = problem.optimizer(**_told(problem.optimizer, 0, cell))
+    if "l2" in cell and "l2" not in named(problem.optimizer):
+        optimizer = optax.chain(optax.add_decayed_weights(cell["l2"]), optimizer)
+    return optax.with_extra_args_support(optimizer)
+
+
+class Keys(NamedTuple):
+    init: Array
+    order: Array
+    augment: Array
+
+
+def keys(cell: Cell) -> Keys:
+    """A member's keys, from its seed."""
+    return Keys(*jax.random.split(jax.random.key(cell["seed"]), 3))
+
+
+def start(problem: Problem, data: Data, cell: Cell) -> State:
+    """A member before its first step."""
+    params = problem.init(keys(cell).init, **_told(problem.init, 1, cell))
+    order = None if problem.batch_size is None else jnp.arange(len(data.x), dtype=jnp.int32)
+    return State(
+        params,
+        optimizer_of(problem, cell).init(params),
+        order,
+        params if wants_start(problem) else None,
+    )
+
+
+def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State], State]:
+    """step(number, state) -> state. Its randomness is a function of the seed and the number alone."""
+    optimizer, key = optimizer_of(problem, cell), keys(cell)
+    samples = len(data.x)
+    per_epoch = 1 if problem.batch_size is None else samples // problem.batch_size
+
+    def batch(number: Array, order: Array | None) -> tuple[Array | None, Array, Array]:
+        if order is None or problem.batch_size is None:
+            x, y = data.x, data.y
+        else:
+            # The step's number is no member's own: under vmap this stays a branch.
+            kept = order
+            order = jax.lax.cond(
+                number % per_epoch == 0,
+                lambda: jax.random.permutation(
+                    jax.random.fold_in(key.order, number // per_epoch), samples
+                ).astype(jnp.int32),
+                lambda: kept,
+            )
+            first = number % per_epoch * problem.batch_size
+            chosen = jax.lax.dynamic_slice(jnp.asarray(order), (first,), (problem.batch_size,))
+            x, y = data.x[chosen], data.y[chosen]
+        if problem.augment is not None:
+            x, y = problem.augment(jax.random.fold_in(key.augment, number), x, y)
+        return order, x, y
+
+    def step(number: Array, state: State) -> State:
+        apply_fn, loss = model(problem, cell, state.params_0)
+        order, x, y = batch(number, state.order)
+
+        def value_of(params: Any) -> tuple[Array, Array]:
+            fx = apply_fn(params, x)
+            return loss(fx, y), fx
+
+        (value, fx), gradient = jax.value_and_grad(value_of, has_aux=True)(state.params)
+        change, moments = optimizer.update(
+            gradient, state.optimizer, state.params, value=value, error=1 - accuracy(fx, y)
+        )
+        return State(optax.apply_updates(state.params, change), moments, order, state.params_0)
+
+    return step
+
+
+def measure(
+    problem: Problem, data: Data, cell: Cell, number: Array, state: State
+) -> dict[str, Array]:
+    """Every metric of a member after `number` steps."""
+    apply_fn, loss = model(problem, cell, state.params_0)
+    snapshot = Snapshot(
+        cell,
+        number,
+        state.params,
+        state.params_0,
+        state.optimizer,
+        apply_fn,
+        loss,
+        data,
+        problem.eval_batch_size,
+    )
+    return {name: metric(snapshot) for name, metric in problem.metrics}

@@ -1,0 +1,239 @@
+"""The engine against the same steps written out, and the promises of its grid and its store."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ntkdecay.training import sweep, train
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))
+LABELS = RNG.integers(0, 3, size=12)
+
+
+def init(key, w_std=1.0, outputs=1):
+    first, second = jax.random.split(key)
+    return {
+        "w": w_std * jax.random.normal(first, (3, 4)),
+        "v": w_std * jax.random.normal(second, (4, outputs)),
+    }
+
+
+def apply_fn(params, x):
+    return jax.nn.relu(x @ params["w"]) @ params["v"]
+
+
+def loss(fx, y):
+    return 0.5 * jnp.mean((fx - y) ** 2)
+
+
+def sgd(learning_rate):
+    return optax.sgd(learning_rate, momentum=0.9)
+
+
+def by_hand(params, optimizer, steps, l2=0.0, batches=None):
+    """The run as a plain Python loop."""
+    moments = optimizer.init(params)
+    for step in range(steps):
+        rows = slice(None) if batches is None else batches[step]
+        gradient = jax.grad(lambda p, r=rows: loss(apply_fn(p, X[r]), Y[r]))(params)
+        gradient = jax.tree.map(lambda g, p: g + l2 * p, gradient, params)
+        change, moments = optimizer.update(gradient, moments, params)
+        params = optax.apply_updates(params, change)
+    return params
+
+
+GRID = {"learning_rate": [0.003, 0.03], "l2": [0.0, 0.2], "seed": [0, 1, 5]}
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return sweep(
+        init, apply_fn, loss, sgd, GRID, X, Y, steps=20, record=[0, 7], members_per_batch=5, return_params=True,
+        metrics={"loss": "loss", "total": "total_loss", "norm2": "norm2", "slope": "gradient_norm", "fx": lambda s: s.fx,
+                 "rate": "effective_learning_rate"},
+    )  # fmt: skip
+
+
+def test_every_member_is_the_same_run_by_hand(grid):
+    data, params = grid
+    for i, rate in enumerate(GRID["learning_rate"]):
+        for j, l2 in enumerate(GRID["l2"]):
+            for k, seed in enumerate(GRID["seed"]):
+                start = init(jax.random.split(jax.random.key(seed), 3)[0])
+                for step in (0, 7, 20):
+                    p = by_hand(start, sgd(rate), step, l2)
+                    here = data.isel(learning_rate=i, l2=j, seed=k).sel(step=step)
+                    np.testing.assert_allclose(here["fx"], apply_fn(p, X), rtol=1e-10)
+                    np.testing.assert_allclose(here["loss"], loss(apply_fn(p, X), Y), rtol=1e-10)
+                    norm2 = sum(np.sum(np.square(w)) for w in p.values())
+                    np.testing.assert_allclose(here["norm2"], norm2, rtol=1e-10)
+                    np.testing.assert_allclose(here["rate"], rate / norm2, rtol=1e-10)
+                    total = here["loss"] + l2 / 2 * norm2
+                    np.testing.assert_allclose(here["total"], total, rtol=1e-10)
+                    slope = optax.tree.norm(jax.grad(lambda p: loss(apply_fn(p, X), Y))(p))
+                    np.testing.assert_allclose(here["slope"], slope, rtol=1e-9)
+                np.testing.assert_allclose(params["w"][i, j, k], p["w"], rtol=1e-10)
+    assert np.all(data["status"] == "done") and np.all(data["last_step"] == 20)
+
+
+@pytest.mark.parametrize("members_per_batch", [1, 12])
+def test_blocks_of_any_size_give_the_same_grid(grid, members_per_batch):
+    data = sweep(
+        init, apply_fn, loss, sgd, GRID, X, Y, steps=20, record=[0, 7], members_per_batch=members_per_batch, metrics=["loss"]
+    )  # fmt: skip
+    np.testing.assert_allclose(data["loss"], grid[0]["loss"], rtol=1e-12)
+
+
+def test_coupled_l2_is_one_minus_eta_lambda_exactly():
+    params = init(jax.random.key(3))
+    run = train(
+        apply_fn, params, lambda fx, y: 0 * jnp.sum(fx), X, Y, optax.sgd(0.25), steps=3, l2=0.5
+    )
+    for name, end in run.params.items():
+        shrunk = ((params[name] * 0.875) * 0.875) * 0.875
+        np.testing.assert_allclose(end, shrunk, rtol=3e-16)
+
+
+def test_an_epoch_takes_every_sample_once_and_the_next_another_order():
+    seen = sweep(
+        lambda key: jnp.zeros(12), lambda p, x: p[None] + 0 * x[:, :1],
+        lambda fx, y: jnp.sum(fx[jnp.arange(len(y)), y]), lambda: optax.sgd(1.0), {"seed": [0, 1]},
+        X, np.arange(12), steps=6, batch_size=4, record=range(7), metrics={"p": lambda s: s.params},
+    )["p"].to_numpy()  # fmt: skip
+    batches = np.round(-np.diff(seen, axis=1)).astype(int)  # which samples each step saw
+    assert np.all(batches.sum(-1) == 4)
+    np.testing.assert_array_equal(batches[:, :3].sum(1), 1)
+    np.testing.assert_array_equal(batches[:, 3:].sum(1), 1)
+    assert not np.array_equal(batches[:, :3], batches[:, 3:])
+    assert not np.array_equal(batches[0], batches[1])
+
+
+def test_members_stop_at_their_own_step_and_stay_as_they_were():
+    options = dict(
+        record=[0, 2, 5, 9, 30], metrics=["loss"], return_params=True, members_per_batch=4
+    )
+    grid = {"learning_rate": [0.01, 0.02, 0.05, 0.1]}
+    data, params = sweep(
+        init, apply_fn, loss, sgd, grid, X, Y, steps=lambda learning_rate: 0.3 / learning_rate, **options
+    )  # fmt: skip
+    last = [30, 15, 6, 3]
+    np.testing.assert_array_equal(data["last_step"], last)
+    assert list(data["step"].values) == [0, 2, 3, 5, 6, 9, 15, 30]
+    for i, step in enumerate(last):
+        np.testing.assert_array_equal(np.isnan(data["loss"][i]), data["step"] > step)
+        start = init(jax.random.split(jax.random.key(0), 3)[0])
+        p = by_hand(start, sgd(grid["learning_rate"][i]), step)
+        np.testing.assert_allclose(params["v"][i], p["v"], rtol=1e-10)
+
+
+def test_divergence_is_a_status_and_leaves_the_others_alone():
+    data = sweep(
+        init, apply_fn, loss, sgd, {"learning_rate": [0.1, 1e4]}, X, Y, steps=400, record=[0, 1, 50, 300], metrics=["loss"]
+    )  # fmt: skip
+    assert list(data["status"].values) == ["done", "diverged"]
+    assert np.all(np.isfinite(data["loss"][0])) and 0 < data["last_step"][1] < 400
+    assert np.all(np.isnan(data["loss"][1].where(data["step"] > data["last_step"][1], drop=True)))
+
+
+def test_test_set_accuracy_and_evaluation_in_batches():
+    make = lambda key: init(key, outputs=3)  # noqa: E731
+
+    def cross_entropy(fx, y):
+        return optax.softmax_cross_entropy_with_integer_labels(fx, y).mean()
+
+    common = dict(steps=10, record=1, x_test=X[:7], y_test=LABELS[:7])
+    data = [
+        sweep(make, apply_fn, cross_entropy, lambda: optax.sgd(0.1), {}, X, LABELS, eval_batch_size=size, **common)
+        for size in (None, 3)
+    ]  # fmt: skip
+    for name in ("accuracy", "test_accuracy", "test_loss", "loss"):
+        np.testing.assert_allclose(data[0][name], data[1][name], rtol=1e-12)
+    fx = apply_fn(make(jax.random.split(jax.random.key(0), 3)[0]), X)
+    assert data[0]["accuracy"][0] == np.mean(np.argmax(fx, -1) == LABELS)
+
+
+def test_functions_are_told_what_they_name():
+    def centred(params, x, params_0, alpha):
+        return alpha * (apply_fn(params, x) - apply_fn(params_0, x))
+
+    data = sweep(
+        init, centred, lambda fx, y, alpha: loss(fx, y) / alpha**2, lambda: optax.sgd(0.1),
+        {"alpha": [0.5, 2.0], "w_std": [1.0, 3.0]}, X, Y, steps=3, record=[0],
+        metrics={"loss": "loss", "norm2": "norm2"},
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        data["loss"].sel(step=0), np.mean(Y**2) / 2 / np.array([[0.25], [4]]) * [[1, 1]]
+    )
+    norms = data["norm2"].sel(step=0).values
+    np.testing.assert_allclose(norms[:, 1], 9 * norms[:, 0])
+
+
+def test_the_optimizer_hears_loss_and_error():
+    def stop_when_good(limit):
+        def update(updates, state, params=None, *, value, error):
+            assert error.shape == value.shape == ()
+            return jax.tree.map(lambda u: jnp.where(value > limit, -0.1 * u, 0.0), updates), state
+
+        return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+    data = sweep(
+        init,
+        apply_fn,
+        loss,
+        stop_when_good,
+        {"limit": [0.0, 0.6]},
+        X,
+        Y,
+        steps=100,
+        metrics=["loss"],
+    )
+    good = data["loss"].isel(step=-1).values
+    assert good[0] < good[1] and 0.5 < good[1] <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"grid": {"l2": [-1.0]}}, "must be >= 0"),
+        ({"grid": {"depth": [1]}}, "Nothing reads the grid's `depth`"),
+        ({"grid": {"l2": [[1.0]]}}, "must be a list of values"),
+        ({"grid": {"l2": ["a"]}}, "must hold numbers"),
+        ({"grid": {"l2": []}}, "must be a list of values"),
+        ({"batch_size": 13}, "from 1 to the 12 samples"),
+        ({"y": Y[:5]}, "12 samples and `y` 5"),
+        ({"x_test": X}, "both `x_test` and `y_test`"),
+        ({"steps": -1}, "`steps` must be"),
+        ({"record": [3, 2]}, "ascending"),
+        ({"record": 0}, "1 or more points"),
+        ({"metrics": ["los"]}, "There is no metric 'los'"),
+        ({"metrics": ["test_loss"]}, "asks for the test set"),
+        ({"metrics": ["effective_learning_rate"]}, "needs `learning_rate`"),
+        ({"members_per_batch": 0}, "1 or more"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_sentence(change, sentence):
+    options = {"grid": {"l2": [0.0]}, "x": X, "y": Y, "steps": 1} | change
+    grid, x, y = (options.pop(name) for name in ("grid", "x", "y"))
+    with pytest.raises(ValueError, match=sentence):
+        sweep(init, apply_fn, loss, lambda: optax.sgd(0.1), grid, x, y, **options)
+
+
+def test_a_grid_too_large_says_how_many_members_fit(monkeypatch):
+    from ntkdecay.training import _choice
+
+    monkeypatch.setattr(_choice, "available_bytes", lambda device: 180_000)
+    with pytest.raises(MemoryError, match=r"members_per_batch=\d+"):
+        sweep(
+            init,
+            apply_fn,
+            loss,
+            sgd,
+            {"learning_rate": [0.1], "seed": range(64)},
+            X,
+            Y,
+            steps=1,
+            members_per_batch=64,
+        )
