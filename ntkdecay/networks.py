@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -147,22 +148,9 @@ def _network(
     def init(key: Array, x: Any, w_std: ArrayLike = default_w_std, b_std: ArrayLike = 0.0) -> Any:
         empty = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(x.shape, float))["params"]
         leaves, treedef = jax.tree.flatten_with_path(empty)
-        names = [path[-1].key for path, _ in leaves]
-        _check_deviations(w_std, b_std, "bias" in names)
-
-        def draw(name: str, shape: tuple[int, ...], key: Array) -> Array:
-            if name == "kernel":
-                scale = jnp.asarray(w_std) / (1 if ntk else _root_fan_in(shape))
-                return scale * jax.random.normal(key, shape)
-            if name == "bias":
-                return jnp.asarray(b_std) * jax.random.normal(key, shape)
-            return jnp.ones(shape) if name == "scale" else jnp.zeros(shape)
-
-        keys = jax.random.split(key, len(leaves))
-        return treedef.unflatten(
-            draw(name, leaf.shape, key)
-            for name, (_, leaf), key in zip(names, leaves, keys, strict=True)
-        )
+        layout = tuple((path[-1].key, leaf.shape) for path, leaf in leaves)
+        _check_deviations(w_std, b_std, "bias" in dict(layout))
+        return treedef.unflatten(_drawn(key, w_std, b_std, layout, ntk))
 
     def apply(params: Any, x: ArrayLike) -> Array:
         if ntk:
@@ -175,6 +163,24 @@ def _network(
         return outputs
 
     return Network(init, apply)
+
+
+@functools.partial(jax.jit, static_argnames=("layout", "ntk"))
+def _drawn(key, w_std, b_std, layout, ntk) -> list[Array]:
+    """The parameters of these names and shapes, from one draw: to compile one for each takes long."""
+    sizes = [math.prod(shape) for _, shape in layout]
+    normal = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+
+    def parameter(name: str, shape: tuple[int, ...], normal: Array) -> Array:
+        if name == "kernel":
+            return w_std * normal.reshape(shape) / (1 if ntk else _root_fan_in(shape))
+        if name == "bias":
+            return b_std * normal
+        return jnp.ones(shape) if name == "scale" else jnp.zeros(shape)
+
+    return [
+        parameter(name, shape, draw) for (name, shape), draw in zip(layout, normal, strict=True)
+    ]
 
 
 def _root_fan_in(shape: tuple[int, ...]) -> float:
