@@ -11,6 +11,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.optimizers`: SGD with L2, AutoL2 and the rule λ = c/T, for any optax loop
+- `ntkdecay.output_scale`: lazy and active training by the output's scale α, and optimizers for it
 - `ntkdecay.datasets`: images and labels
 - `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
 - `ntkdecay.symbolic`: the papers' statements, checked (needs the extra `symbolic`)
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         kernels,
         networks,
         optimizers,
+        output_scale,
         power_counting,
         predict,
         report,
@@ -45,6 +47,7 @@ __all__ = [
     "kernels",
     "networks",
     "optimizers",
+    "output_scale",
     "power_counting",
     "predict",
     "report",

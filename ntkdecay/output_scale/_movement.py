@@ -1,0 +1,53 @@
+"""How lazy a run was: what has become of hidden features, parameters and kernel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.kernels import empirical_ntk
+
+
+def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
+    """The share of hidden features that kept their sign, Section 3 of `output_scale`.
+
+    Args:
+        before, after: ẑ of the same samples before and after training, of one shape.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    before, after = jnp.asarray(before), jnp.asarray(after)
+    if before.shape != after.shape:
+        raise ValueError(
+            f"Features before training have shape {before.shape}, after it {after.shape}: they must "
+            "be of the same samples and units."
+        )
+    return jnp.mean(jnp.sign(before) == jnp.sign(after))
+
+
+def parameter_movement(params: Any, params_0: Any) -> Array:
+    """‖θ − θ_0‖ / ‖θ_0‖, over all parameters; of order 1/α in lazy training."""
+    return optax.tree.norm(optax.tree.sub(params, params_0)) / optax.tree.norm(params_0)
+
+
+def kernel_movement(
+    apply_fn: Callable[[Any, Any], Array], params: Any, params_0: Any, x: ArrayLike, **options: Any
+) -> Array:
+    r"""How far the neural tangent kernel of f has moved.
+
+    .. math:: \|\Theta - \Theta_0\|_F / \|\Theta_0\|_F
+
+    The same for F, whose kernel is α² times that of f; of order 1/α in lazy training.
+
+    Args:
+        apply_fn: f(params, x) -> (n, …).
+        params, params_0: parameters now and at initialization.
+        x: samples.
+        options: of `kernels.empirical_ntk`, such as `trace_axes` or `tile`.
+    """
+    now, first = (empirical_ntk(apply_fn, p, x, **options) for p in (params, params_0))
+    return jnp.linalg.norm(jnp.ravel(now - first)) / jnp.linalg.norm(jnp.ravel(first))
