@@ -186,12 +186,12 @@ def test_the_ntk_parameterization_has_neural_tangents_kernel_at_large_width():
             flat = jnp.concatenate([j.reshape(len(x), -1) for j in jacobian], 1)
             return s**2 * flat @ flat.T
 
-        thetas = jax.jit(lambda keys: jax.lax.map(theta, keys))(jax.random.split(KEY, 8))
+        thetas = jax.jit(lambda keys: jax.lax.map(theta, keys))(jax.random.split(KEY, 64))
         off = jnp.linalg.norm(thetas - analytic[None], axis=(1, 2)) / jnp.linalg.norm(analytic)
         return float(jnp.sqrt((off**2).mean()))
 
-    for width in (64, 1024):
-        assert 0.5 < error(width) * np.sqrt(width) < 3, width
+    for width in (32, 512):  # of 400 draws the error is 1.75 / √width
+        assert 1.2 < error(width) * np.sqrt(width) < 2.3, width
 
 
 def test_both_parameterizations_are_the_same_function_of_the_same_draw():
