@@ -1,6 +1,7 @@
 """Gradient flow under L2 on any loss, by an ODE solver on the state (a, w)."""
 
 from collections.abc import Hashable, Mapping
+from functools import partial
 
 import diffrax
 import jax
@@ -8,9 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import check_ascending, check_non_negative
+from ntkdecay.predict._checks import check_ascending, check_non_negative, is_traced
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._state import Loss, Point, PredictFnState, predictor, wide_network
+from ntkdecay.predict._response import exprel
+from ntkdecay.predict._state import Loss, Point, PredictFnState, Wide, predictor, wide_network
+
+ALWAYS_IMPLICIT, NEVER_IMPLICIT = 512, 2048  # outputs, up to which and above which
 
 
 def gradient_descent(
@@ -50,10 +54,12 @@ def gradient_descent(
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0, and the kernel stands still.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
         solver: of diffrax. By default Kvaerno5, implicit, for up to 512 outputs in all, else Tsit5, explicit,
-            whose steps are at most about 3/γ_max long.
+            whose steps are at most about 3/γ_max long, with γ_max the fastest rate of the flow; up to 2048
+            outputs Kvaerno5 again where Tsit5 would take more than 10 steps for each output. A step of Kvaerno5
+            factorizes a matrix of outputs², one of Tsit5 is a few products with the kernel.
         rtol, atol: tolerances of a step; by default 1e-6 and 1e-8 in float64, 1e-4 and 1e-5 in float32.
             At an eigenvalue ratio of 1e8 rounding forbids an implicit solver much tighter ones.
-        max_steps: an error after as many.
+        max_steps: an error after as many, and at once where an explicit solver would take more.
 
     Returns:
         `predict_fn(t=None, fx_train_or_state_0=0., fx_test_0=None, k_test_train=None)`, with t ascending. Given
@@ -62,7 +68,8 @@ def gradient_descent(
         learning_rate and y_train.
 
     Raises:
-        ValueError: as `gradient_descent_mse`, or if mappings do not fit each other.
+        ValueError: as `gradient_descent_mse`; if mappings do not fit each other; if the flow is too stiff for the
+            default solver.
     """
     l2 = jax.tree.map(
         lambda one: check_non_negative(one, "l2", "it multiplies ‖θ‖²/2 in the loss"), l2
@@ -80,8 +87,6 @@ def gradient_descent(
         friction = (jnp.asarray(momentum, dtype) - 1) / unit
     double = dtype == jnp.float64
     rtol, atol = rtol or (1e-6 if double else 1e-4), atol or (1e-8 if double else 1e-5)
-    if solver is None:
-        solver = diffrax.Kvaerno5() if net.y.size <= 512 else diffrax.Tsit5()
 
     def clock(t: ArrayLike | None) -> Array:
         t = check_non_negative(
@@ -90,6 +95,22 @@ def gradient_descent(
         return unit * check_ascending(jnp.asarray(t, dtype))
 
     def advance(times: Array, point: Point, velocity: Point, f0: Array, _) -> tuple[Point, Point]:
+        chosen = solver
+        if chosen is None:
+            steps = None
+            if net.y.size > ALWAYS_IMPLICIT and not is_traced(net.kernels, rates, times, point, f0):
+                steps = _explicit_steps(net, loss, point, f0, rates, times[-1], friction)
+            chosen = _solver(net.y.size, steps, max_steps)
+        return solve(times, point, velocity, f0, chosen)
+
+    @partial(jax.jit, static_argnums=4)
+    def solve(
+        times: Array,
+        point: Point,
+        velocity: Point,
+        f0: Array,
+        solver: diffrax.AbstractSolver,
+    ) -> tuple[Point, Point]:
         def flow(_, y, args):
             point, velocity = y if friction is not None else (y, None)
             slope = net.slope(loss, net.outputs(point, f0, net.kernels), net.y)
@@ -122,4 +143,56 @@ def gradient_descent(
             lambda leaf: jnp.zeros((times.size, *leaf.shape), dtype), velocity
         )
 
-    return predictor(net, clock, jax.jit(advance))
+    return predictor(net, clock, advance)
+
+
+def _solver(outputs: int, steps: float | None, max_steps: int) -> diffrax.AbstractSolver:
+    """The default: explicit or implicit, by what each costs; `steps` is None where it is not known."""
+    if outputs <= ALWAYS_IMPLICIT:
+        return diffrax.Kvaerno5()
+    if steps is None or steps <= 10 * outputs:
+        return diffrax.Tsit5()
+    if outputs <= NEVER_IMPLICIT:
+        return diffrax.Kvaerno5()
+    if max_steps < steps < jnp.inf:
+        raise ValueError(
+            f"The flow is stiff: until the last `t` an explicit solver takes about {steps:.0e} steps, more than "
+            f"`max_steps` = {max_steps}; ask for earlier times, raise `max_steps`, or pass solver=diffrax.Kvaerno5(), "
+            f"which factorizes a matrix of {outputs} × {outputs} in each of a few hundred steps."
+        )
+    return diffrax.Tsit5()
+
+
+def _explicit_steps(
+    net: Wide,
+    loss: Loss,
+    point: Point,
+    f0: Array,
+    l2: Array,
+    time: Array,
+    friction: Array | None,
+) -> float:
+    """About how many steps Tsit5 takes, inf if nothing says when the flow stands still."""
+    fastest, slowest = _fastest(net, loss, point, f0), l2.min()
+    time = jnp.minimum(time, 20 / slowest)
+    if friction is not None:
+        return float(jnp.sqrt(fastest) * time / 3)
+    degree = len(net.kernels) if net.layers is not None else net.degree
+    c = 0.0 if net.l2_from == "init" else 2 * (degree - 1) * slowest
+    return float(fastest * jnp.where(c == 0, time, time * exprel(-c * time)) / 3)
+
+
+def _fastest(net: Wide, loss: Loss, point: Point, f0: Array) -> Array:
+    """The largest eigenvalue of a^{2(k−1)} Θ_0 ∂²L/∂f² at `point`, by power iteration."""
+
+    def force(w: Array) -> Array:
+        slope = net.slope(loss, net.outputs(Point(point.a, w), f0, net.kernels), net.y)
+        return net.gradient(Point(point.a, w), slope, jnp.zeros_like(point.a)).w
+
+    def iterate(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, size = state
+        v = jax.jvp(force, (point.w,), (v / jnp.where(size > 0, size, 1.0),))[1]
+        return v, jnp.linalg.norm(v.reshape(-1))
+
+    v = jax.random.normal(jax.random.key(0), point.w.shape, point.w.dtype)
+    return jax.lax.fori_loop(0, 20, iterate, (v, jnp.linalg.norm(v.reshape(-1))))[1]

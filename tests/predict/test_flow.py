@@ -86,6 +86,26 @@ def test_an_eigenvalue_ratio_of_1e8_is_no_obstacle():
     np.testing.assert_allclose(flow, exact, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_above_512_outputs_a_stiff_flow_is_still_solved_implicitly():
+    k = np.diag(np.geomspace(1e-4, 1e4, 27))
+    y, t = normal(5, 27, 19), np.array([1e-3, 1.0, 1e4])
+    flow = gradient_descent(squared_error, k, y, l2=1e-5, degree=2, max_steps=1000)(t)
+    exact = gradient_descent_mse(k, y, l2=1e-5, degree=2, reduction="sum")(t)
+    np.testing.assert_allclose(flow, exact, atol=5e-4)  # atol × the largest eigenvalue, and more
+
+
+@pytest.mark.parametrize(("t", "steps"), [(1e4, "3e"), (None, "2e")])
+def test_a_flow_too_stiff_for_its_size_is_refused_at_once(t, steps):
+    """Tsit5's steps are 3/γ_max long, and the kernel decays: γ_max (1 − e^{−ct})/c of them in units of 3."""
+    k, y = np.diag(np.geomspace(1e-4, 1e4, 8)), normal(5, 8, 300)
+    with pytest.raises(ValueError, match=rf"about {steps}\+0[78] steps, more than `max_steps`"):
+        gradient_descent(squared_error, k, y, l2=1e-5, degree=2)(t)
+    gentle = gradient_descent(squared_error, k, y, l2=1e-5, degree=2)(1e-3)
+    exact = gradient_descent_mse(k, y, l2=1e-5, degree=2, reduction="sum")(1e-3)
+    np.testing.assert_allclose(gentle, exact, atol=1e-4)  # 1e-8 of w × 1e4
+
+
 def test_infinite_time():
     one = gradient_descent(squared_error, K_TRAIN, Y, l2=0.1, degree=1)(None, START)
     np.testing.assert_allclose(
