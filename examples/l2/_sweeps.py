@@ -1,0 +1,148 @@
+"""What the scripts behind Figures 1 to 4 and S1 to S12 of the L2 paper share: data, loss and what is read off a grid.
+
+A grid is what `ntkdecay.training.sweep` returns with a test set: the paper looks at the step t_* of the
+best test accuracy, at that accuracy, and at the best one within a budget of steps. Its first observation is
+t_* = c'/(ηλ) for plain SGD, a line of slope −1 in logarithms.
+"""
+
+from typing import NamedTuple
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import xarray as xr
+
+from ntkdecay import datasets, report
+
+WITHIN = 0.005
+"""Half a percent: the test accuracy counts as best when this near to its maximum."""
+
+
+class Images(NamedTuple):
+    """Training and test images, (n, height, width, channels), with one-hot labels, (n, 10); all float32."""
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def images(
+    options: report.Options, name: datasets.Name, samples: int, test_samples: int, size: int = 0
+) -> Images:
+    """The first images of a data set, of mean 0 and variance 1 over all training pixels.
+
+    Training images that are not trained on join the test images where these are too few.
+
+    Args:
+        options: for the data's folder.
+        name: which data set.
+        samples, test_samples: how many to train and to test on.
+        size: pixels a side, if the images are to be enlarged.
+
+    Raises:
+        ValueError: if there are fewer images.
+    """
+    data = datasets.load(name, options.data_dir)
+    x_test = np.concatenate([data.x_test, data.x_train[samples:]])[:test_samples]
+    y_test = np.concatenate([data.y_test, data.y_train[samples:]])[:test_samples]
+    if len(data.x_train) < samples or len(x_test) < test_samples:
+        raise ValueError(
+            f"{name} has {len(data.x_train)} + {len(data.x_test)} images, fewer than the {samples} + {test_samples} asked for."
+        )
+    mean, deviation = data.x_train.mean(), data.x_train.std()
+
+    def prepared(x: np.ndarray) -> np.ndarray:
+        x = (x - mean) / deviation
+        return np.asarray(datasets.upsampled(x, size) if size else x, np.float32)
+
+    one_hot = np.eye(10, dtype=np.float32)
+    x, y = data.x_train[:samples], data.y_train[:samples]
+    return Images(prepared(x), one_hot[y], prepared(x_test), one_hot[y_test])
+
+
+def softmax_loss(fx: jax.Array, y: jax.Array) -> jax.Array:
+    r"""The paper's loss, with the minus sign that SM A leaves out.
+
+    .. math:: L = -\frac{1}{2k|B|} \sum_{(x,y) \in B,\, i} y_i \log p_i(x)
+
+    The 2k, 20 for k = 10 classes, is in η and λ alike: the mean cross entropy has the same steps with
+    η/2k and 2kλ, and the same ηλ.
+    """
+    return optax.softmax_cross_entropy(fx, y).mean() / (2 * fx.shape[-1])
+
+
+def best(
+    grid: xr.Dataset, budget: float | xr.DataArray = np.inf, name: str = "test_accuracy"
+) -> xr.DataArray:
+    """The maximum of `name` in the first `budget` steps; NaN where nothing was trained."""
+    trained = (grid["step"] <= budget) & (grid["last_step"] > 0)
+    return grid[name].where(trained).max("step")
+
+
+def time_to_best(
+    grid: xr.Dataset, within: float = WITHIN, name: str = "test_accuracy"
+) -> xr.DataArray:
+    """t_*: the first recorded step at which `name` is within `within` of its maximum; NaN where nothing was trained."""
+    return (
+        grid["step"]
+        .where(grid[name] >= best(grid, name=name) - within)
+        .min("step")
+        .where(grid["last_step"] > 0)
+    )
+
+
+def time_to_reach(grid: xr.Dataset, level: float, name: str = "accuracy") -> xr.DataArray:
+    """The first recorded step at which `name` is `level` or more; NaN where it never is."""
+    return grid["step"].where(grid[name] >= level).min("step")
+
+
+def slopes(times: xr.DataArray, along: str, least: int = 3) -> xr.DataArray:
+    """Slopes of log t against the logarithm of the coordinate `along`, one for each line of the others.
+
+    NaN where fewer than `least` points are positive and finite, or the coordinate is 0.
+    """
+    usable = (times > 0) & (times[along] > 0)
+    t, x = (xr.apply_ufunc(np.log, a.where(usable)) for a in (times, times[along]))
+    x = x - x.mean(along)
+    return ((x * t).sum(along) / (x**2).sum(along)).where(usable.sum(along) >= least)
+
+
+class Spread(NamedTuple):
+    """Several numbers in brief; as text "−0.98 (−1.10 to −0.91, 4 lines)"."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, {self.count} lines)".replace(
+            "-", "−"
+        )
+
+
+def spread(values: xr.DataArray | np.ndarray) -> Spread:
+    """Median, minimum, maximum and count of what is finite; NaN of nothing."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size:
+        return Spread(np.nan, np.nan, np.nan, 0)
+    return Spread(float(np.median(finite)), float(finite.min()), float(finite.max()), finite.size)
+
+
+def smallest_decade(accuracy: xr.DataArray) -> xr.DataArray:
+    """The part of a grid with λ > 0 in the lowest decade for which there are numbers, for each line of the others."""
+    l2 = accuracy["l2"].where(accuracy.notnull() & (accuracy["l2"] > 0))
+    return accuracy.where(l2 <= 10 * l2.min("l2") * (1 + 1e-6))
+
+
+def plain(array: xr.DataArray) -> dict:
+    """An array with its coordinates, as a report's numbers hold it."""
+    coords = {str(name): coord.to_numpy() for name, coord in array.coords.items()}
+    return {"dims": array.dims, **coords, "values": array.to_numpy()}
+
+
+def colors(count: int) -> np.ndarray:
+    """As many colours, from dark to light."""
+    return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))

@@ -1,0 +1,105 @@
+"""The scripts under examples/: what they read off a grid, and that each writes its picture and its claims."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+
+matplotlib.use("Agg")
+L2 = Path(__file__).parent.parent / "examples" / "l2"
+
+
+def script(name: str):
+    """A module of examples/l2, imported as when it is run: with its folder on the path."""
+    sys.path.insert(0, str(L2))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(L2))
+
+
+_sweeps = script("_sweeps")
+
+
+def record(t_peak, peak=0.9, last=1000.0):
+    """Accuracies that rise linearly to `peak` at the step t_peak and fall by half of it until `last`."""
+    t_peak = xr.DataArray(t_peak, dims=("learning_rate", "l2"))
+    step = xr.DataArray(np.arange(0.0, 1001.0), dims="step", coords={"step": np.arange(1001)})
+    fall = peak * (1 - 0.5 * (step - t_peak) / (1000 - t_peak))
+    accuracy = xr.where(step <= t_peak, peak * step / t_peak, fall).where(step <= last)
+    coords = {"learning_rate": [0.1, 0.4], "l2": [0.0, 0.01, 0.02, 0.1]}
+    last_step = xr.full_like(t_peak, last)
+    return xr.Dataset({"test_accuracy": accuracy, "last_step": last_step}, coords)
+
+
+TIMES = np.array([[999.0, 900, 450, 90], [999.0, 225, 112.5, 22.5]])  # 0.9/(ηλ)
+
+
+def test_time_to_best_is_the_first_step_within_half_a_percent():
+    found = _sweeps.time_to_best(record(TIMES))
+    np.testing.assert_array_equal(found, np.ceil(TIMES * (0.895 / 0.9)))
+    np.testing.assert_array_equal(
+        _sweeps.time_to_best(record(TIMES), within=0), np.round(TIMES + 1e-9)
+    )
+
+
+def test_best_within_a_budget_counts_no_later_step():
+    grid = record(TIMES)
+    np.testing.assert_allclose(_sweeps.best(grid), 0.9, rtol=5e-3)
+    np.testing.assert_allclose(_sweeps.best(grid, 45).sel(l2=0.01)[0], 0.9 * 45 / 900)
+    np.testing.assert_allclose(_sweeps.best(grid, 450).sel(l2=0.02)[0], 0.9)
+
+
+def test_members_without_a_step_have_no_time_and_no_accuracy():
+    grid = record(TIMES)
+    grid["last_step"][1, 2] = 0
+    for found in (_sweeps.time_to_best(grid), _sweeps.best(grid)):
+        assert np.isnan(found[1, 2]) and np.isfinite(found).sum() == 7
+
+
+def test_slopes_of_an_inverse_are_minus_one_and_leave_out_l2_zero():
+    times = xr.DataArray(
+        TIMES,
+        dims=("learning_rate", "l2"),
+        coords={"learning_rate": [0.1, 0.4], "l2": [0.0, 0.01, 0.02, 0.1]},
+    )
+    np.testing.assert_allclose(_sweeps.slopes(times, "l2"), -1, rtol=1e-12)
+    np.testing.assert_allclose(_sweeps.slopes(times, "learning_rate", least=2)[1:], -1, rtol=1e-12)
+    assert np.all(np.isnan(_sweeps.slopes(times, "learning_rate")))
+    np.testing.assert_allclose(_sweeps.slopes(times**2, "l2"), -2, rtol=1e-12)
+    few = times.where(times["l2"] != 0.02)
+    assert np.all(np.isnan(_sweeps.slopes(few, "l2")))
+
+
+def test_smallest_decade_is_of_each_line():
+    accuracy = xr.DataArray(
+        [[0.1, np.nan, 0.5, 0.6], [0.1, 0.7, 0.8, 0.9]],
+        dims=("learning_rate", "l2"),
+        coords={"l2": [0.0, 0.01, 0.1, 1.0]},
+    )
+    kept = _sweeps.smallest_decade(accuracy)
+    np.testing.assert_array_equal(kept, [[np.nan, np.nan, 0.5, 0.6], [np.nan, 0.7, 0.8, np.nan]])
+    assert str(_sweeps.spread(kept)) == "0.65 (0.50 to 0.80, 4 lines)"
+
+
+def test_the_softmax_loss_is_the_cross_entropy_over_2k():
+    fx, y = np.random.default_rng(0).normal(size=(5, 4)), np.eye(4)[[0, 1, 2, 3, 1]]
+    p = np.exp(fx) / np.exp(fx).sum(1, keepdims=True)
+    expected = -np.sum(y * np.log(p)) / (2 * 4 * 5)
+    np.testing.assert_allclose(_sweeps.softmax_loss(jax.numpy.asarray(fx), y), expected, rtol=1e-12)
+
+
+def test_images_are_one_hot_and_joined_by_unused_training_images():
+    options = script("fig5").Options()
+    data = _sweeps.images(options, "digits", 512, 1285, size=12)
+    assert data.x.shape == (512, 12, 12, 1) and data.x_test.shape == (1285, 12, 12, 1)
+    assert data.y.shape == (512, 10) and np.all(data.y_test.sum(1) == 1)
+    assert data.x.dtype == np.float32
+    assert not {image.tobytes() for image in data.x} & {image.tobytes() for image in data.x_test}
+    with pytest.raises(ValueError, match="fewer than the 512 \\+ 1286"):
+        _sweeps.images(options, "digits", 512, 1286)
