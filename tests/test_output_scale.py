@@ -15,8 +15,13 @@ from ntkdecay import output_scale as scale
 
 ALPHAS = 10.0 ** np.arange(-4, 5)
 NET = scale.two_layer(width=24, outputs=2)
-RNG = np.random.default_rng(0)
-X = scale.on_sphere(RNG.normal(size=(6, 2, 4)))
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+X = scale.on_sphere(draw(0, 6, 2, 4))
 Y = jnp.asarray(scale.one_against_all(np.array([0, 1, 1, 0, 1, 0]), 2))
 
 
@@ -112,7 +117,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_at_alpha_one_they_are_optaxs_own_bit_for_bit(name):
-    slopes = jnp.asarray(RNG.normal(size=(20, 3, 2)))
+    slopes = jnp.asarray(draw(2, 20, 3, 2))
     params = jnp.zeros((3, 2))
 
     def updates(optimizer):
@@ -136,7 +141,7 @@ def test_rescaled_rmsprop_is_algorithm_1_and_adam_rescales_only_v(eps_in_sqrt):
     states = [optimizer.init(jnp.zeros(4)) for optimizer in (rms, adam)]
     v = m = 0.0
     for t in range(1, 6):
-        g = RNG.normal(size=4) / alpha
+        g = draw(t, 4) / alpha
         v, m = 0.9 * v + 0.1 * (alpha * g) ** 2, 0.8 * m + 0.2 * g
         for i, (optimizer, up, moment) in enumerate(
             [(rms, g, v), (adam, m / (1 - 0.8**t), v / (1 - 0.9**t))]
@@ -234,7 +239,7 @@ def test_lazy_trajectories_do_not_depend_on_alpha_with_the_modified_optimizer(pa
 
 def test_a_linear_model_has_one_trajectory_for_all_alphas():
     """Without any limit, and with Adam too; SGD rescaled is SGD."""
-    params_0, outputs = jnp.asarray(RNG.normal(size=(8, 2))), lambda p, x: x @ p
+    params_0, outputs = jnp.asarray(draw(3, 8, 2)), lambda p, x: x @ p
     for make in (modified(1e-8), scale.rescaled_adam):
         fx = vmapped(steps_of(make, params_0, 20, 1e-2, outputs), ALPHAS)[1]
         np.testing.assert_allclose(fx, jnp.broadcast_to(fx[4], fx.shape), rtol=1e-6, atol=1e-9)
@@ -263,7 +268,7 @@ def test_the_kernel_of_a_homogeneous_network_moves_by_a_power_of_its_growth():
     def cubic(params, x):
         return (x @ params[0]) ** 2 @ params[1]  # degree 3: Θ grows by the fourth power
 
-    params = [jnp.asarray(RNG.normal(size=shape)) for shape in ((8, 5), (5, 2))]
+    params = [jnp.asarray(draw(4, *shape)) for shape in ((8, 5), (5, 2))]
     grown = [1.1 * p for p in params]
     for options in ({}, {"trace_axes": ()}):
         moved = scale.kernel_movement(cubic, grown, params, X, **options)
@@ -273,8 +278,8 @@ def test_the_kernel_of_a_homogeneous_network_moves_by_a_power_of_its_growth():
 # L2 and the lazy limit, in discrete time: a = (1 − ηλ)^t
 
 STEPS, ETA, DEGREE = np.array([3, 20, 80]), 0.2, 2
-BASIS = RNG.normal(size=(4, 4))
-K, F_0 = jnp.asarray(BASIS @ BASIS.T / 4 + 0.5 * np.eye(4)), jnp.asarray(RNG.normal(size=(4, 1)))
+BASIS = draw(5, 4, 4)
+K, F_0 = jnp.asarray(BASIS @ BASIS.T / 4 + 0.5 * np.eye(4)), jnp.asarray(draw(6, 4, 1))
 LABELS = jnp.asarray([[1.0], [-1.0], [-1.0], [1.0]])
 
 
@@ -363,8 +368,7 @@ def test_large_alpha_does_what_width_does_for_theorem_1(mirrored, power):
 
     Of a network minus its copy the correction of order 1/α cancels.
     """
-    rng = np.random.default_rng(3)
-    first, last = (rng.normal(size=shape) / np.sqrt(shape[0]) for shape in ((8, 20), (20, 1)))
+    first, last = (draw(7, *shape) / np.sqrt(shape[0]) for shape in ((8, 20), (20, 1)))
     if mirrored:
         first, last = np.hstack([first[:, :10]] * 2), np.vstack([last[:10], -last[:10]])
     else:
