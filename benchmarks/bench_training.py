@@ -86,12 +86,9 @@ class Grid:
         return _choice.block_size(self.programs, self.states, 100 * STEPS[self.size], 10)
 
     def run(self, block):
-        order, alive = self.programs.queue(np.ones(self.members, bool), block)
-        span = self.programs.interval(0, np.array([STEPS[self.size]]))
         states = jax.tree.map(jnp.copy, self.states)
-        return jax.block_until_ready(
-            self.programs[block](self.cells, states, order, alive, span, self.data)
-        )
+        living, ends = np.ones(self.members, bool), np.array([STEPS[self.size]])
+        return jax.block_until_ready(self.programs.advance(block, states, living, 0, ends))
 
 
 def scanned(data, size):

@@ -43,7 +43,7 @@ class Programs:
         return self._compiled[block]
 
     def _compile(self, block: int) -> Any:
-        order, alive = self.queue(np.ones(self.rows * len(self.devices), bool), block)
+        order, alive = self._queue(np.ones(self.rows * len(self.devices), bool), block)
         states = jax.tree.map(
             lambda shape, sharding: jax.ShapeDtypeStruct(
                 shape.shape, shape.dtype, sharding=sharding
@@ -52,7 +52,7 @@ class Programs:
             self._sharding,
         )
         lowered = _engine.program(self.problem, block, self.devices).lower(
-            self.cells, states, order, alive, self.interval(0, np.array([1])), self.data
+            self.cells, states, order, alive, self._interval(0, np.array([1])), self.data
         )
         compiled = lowered.compile()
         self._check_memory(compiled, block)
@@ -61,11 +61,18 @@ class Programs:
     def __contains__(self, block: int) -> bool:
         return block in self._compiled
 
-    def queue(self, living: np.ndarray, block: int) -> Any:
+    def advance(
+        self, block: int, states: State, living: np.ndarray, begin: int, ends: np.ndarray
+    ) -> tuple[State, dict[str, Any]]:
+        """The living rows' states after `ends[-1]`, and what was measured of all rows at each end; `states` are used up."""
+        order, alive = self._queue(living, block)
+        return self[block](self.cells, states, order, alive, self._interval(begin, ends), self.data)
+
+    def _queue(self, living: np.ndarray, block: int) -> Any:
         arrays = _engine.queue(living, len(self.devices), block)
         return _engine.placed(arrays, self.devices, by_member=True)
 
-    def interval(self, begin: int, ends: np.ndarray) -> Any:
+    def _interval(self, begin: int, ends: np.ndarray) -> Any:
         return _engine.placed(_engine.interval(begin, ends), self.devices, by_member=False)
 
     def _check_memory(self, compiled: Any, block: int) -> None:
@@ -125,16 +132,11 @@ def _seconds(programs: Programs, states: State, block: int, steps: int, records:
     """Of one block on each device, for the whole run."""
     living = np.zeros((len(programs.devices), programs.rows), bool)
     living[:, :block] = True
-    order, alive = programs.queue(living.ravel(), block)
 
     def timed(ends: np.ndarray) -> float:
-        copy = jax.tree.map(jnp.copy, states)
-        span = programs.interval(0, ends)
-        jax.block_until_ready(copy)
+        copy = jax.block_until_ready(jax.tree.map(jnp.copy, states))
         begin = time.perf_counter()
-        jax.block_until_ready(
-            programs[block](programs.cells, copy, order, alive, span, programs.data)
-        )
+        jax.block_until_ready(programs.advance(block, copy, living.ravel(), 0, ends))
         return time.perf_counter() - begin
 
     timed(np.array([0]))

@@ -14,6 +14,7 @@ from ntkdecay.training._choice import Programs, block_size
 from ntkdecay.training._problem import Data, Problem
 
 RUNNING, DONE, DIVERGED = 0, 1, 2
+FINITE = "all parameters are finite"  # the metric that decides who lives
 CHUNK_SECONDS = 1.0
 
 
@@ -35,6 +36,76 @@ class Outcome(NamedTuple):
     members_per_batch: int
 
 
+class Journal:
+    """How far a grid has come: all of it but the members' states."""
+
+    def __init__(self, plan: Plan, block: int) -> None:
+        members = len(plan.budget)
+        self.plan, self.block = plan, block
+        self.at = self.row = 0  # the step reached, and the next record
+        self.records: dict[str, np.ndarray] = {}
+        self.status, self.reached = np.full(members, RUNNING), np.full(members, -1)
+
+    @property
+    def running(self) -> np.ndarray:
+        return self.status == RUNNING
+
+    @property
+    def over(self) -> bool:
+        return self.row == len(self.plan.record) or not self.running.any()
+
+    def next(self, steps: int) -> tuple[np.ndarray, bool]:
+        """Where to stop within so many steps, not past the end of a member, and whether these are steps to record at."""
+        stop = min(self.at + steps, self.plan.budget[self.running].min())
+        ends = self.plan.record[self.row : self.row + _engine.RECORDS]
+        ends = ends[ends <= stop]
+        return (ends, True) if len(ends) else (np.array([stop]), False)
+
+    def note(self, ends: np.ndarray, recorded: bool, measured: dict[str, np.ndarray]) -> int:
+        """Enter the measurements of all members at `ends`; returns how many steps they have made in all."""
+        running, finite = self.running, measured.pop(FINITE)
+        for i in range(len(ends)):
+            good = running & finite[:, i]
+            if recorded:
+                for name, values in measured.items():
+                    self._rows(name, values)[good, self.row + i] = values[good, i]
+                self.reached[good] = ends[i]
+            running = good
+        self.status[self.running & ~running] = DIVERGED
+        self.status[running & (self.plan.budget <= ends[-1])] = DONE
+        before, self.at = self.at, int(ends[-1])
+        self.row += len(ends) if recorded else 0
+        return int(
+            np.sum(np.minimum(self.plan.budget, self.at) - np.minimum(self.plan.budget, before))
+        )
+
+    def _rows(self, name: str, values: np.ndarray) -> np.ndarray:
+        """The table of a metric. Whole numbers and verdicts become floats, which can say that nothing was measured."""
+        if name not in self.records:
+            shape = (len(self.status), len(self.plan.record), *values.shape[2:])
+            kind = values.dtype if jnp.issubdtype(values.dtype, jnp.inexact) else float
+            self.records[name] = np.full(shape, np.nan, kind)
+        return self.records[name]
+
+    def save(self, path: Path, states: Any) -> None:
+        arrays = {"status": self.status, "reached": self.reached} | _store.flat(states, "state")
+        arrays |= {f"records/{name}": values for name, values in self.records.items()}
+        _store.write(path, arrays, {"block": self.block, "at": self.at, "row": self.row})
+
+    @classmethod
+    def load(cls, path: Path, plan: Plan, like: Any) -> "tuple[Journal, Any] | None":
+        """The journal and the states of an unfinished grid; None where there is none."""
+        saved = _store.read(path)
+        if saved is None:
+            return None
+        arrays, meta = saved
+        journal = cls(plan, meta["block"])
+        journal.at, journal.row = meta["at"], meta["row"]
+        journal.status, journal.reached = arrays["status"], arrays["reached"]
+        journal.records = {n[8:]: a for n, a in arrays.items() if n.startswith("records/")}
+        return journal, _store.unflat(arrays, "state", like)
+
+
 def run(
     problem: Problem,
     data: Data,
@@ -47,99 +118,56 @@ def run(
     save_seconds: float,
 ) -> Outcome:
     """Train every member to its budget; go on from `checkpoint` where there is one."""
-    members, row_of = len(plan.budget), _rows(len(plan.budget), len(devices))
-    rows = len(devices) * -(-members // len(devices))
-    member_of = np.zeros(rows, int)
-    member_of[row_of] = np.arange(members)
+    row_of, member_of = _rows(len(plan.budget), len(devices))
     cells = {name: jnp.asarray(values[member_of]) for name, values in plan.cells.items()}
     states = _engine.started(problem, data, cells)
-    like = jax.eval_shape(lambda: states)
+    found = Journal.load(checkpoint, plan, jax.eval_shape(lambda: states)) if checkpoint else None
+    states = states if found is None else found[1]
     cells, states = (_engine.placed(tree, devices, by_member=True) for tree in (cells, states))
-    data = _engine.placed(data, devices, by_member=False)
-
-    saved = _store.read(checkpoint) if checkpoint else None
-    programs = Programs(problem, data, cells, states, devices)
-    if saved is None:
-        first_block = members_per_batch or block_size(
-            programs, states, int(plan.budget.mean()), len(plan.record)
-        )
-        first_block, at, records = min(first_block, programs.rows), 0, {}
-        status, reached = np.full(members, RUNNING), np.full(members, -1)
-        row = 0
+    programs = Programs(
+        problem, _engine.placed(data, devices, by_member=False), cells, states, devices
+    )
+    if found is None:
+        steps = int(plan.budget.mean())
+        block = members_per_batch or block_size(programs, states, steps, len(plan.record))
+        journal = Journal(plan, min(block, programs.rows))
     else:
-        arrays, meta = saved
-        first_block, at, row = meta["block"], meta["at"], meta["row"]
-        status, reached = arrays["status"], arrays["reached"]
-        records = {name[8:]: a for name, a in arrays.items() if name.startswith("records/")}
-        states = _engine.placed(_store.unflat(arrays, "state", like), devices, by_member=True)
+        journal = found[0]
 
-    def save() -> None:
-        arrays = {"status": status, "reached": reached} | _store.flat(states, "state")
-        arrays |= {f"records/{name}": values for name, values in records.items()}
-        _store.write(checkpoint, arrays, {"block": first_block, "at": at, "row": row})  # pyright: ignore
-
-    chunk, last_save = 16, time.monotonic()
+    chunk, saved = 16, time.monotonic()
     with tqdm(
-        total=int(plan.budget.sum()), initial=int(np.minimum(plan.budget, at).sum()), desc=progress,
+        total=int(plan.budget.sum()), initial=int(np.minimum(plan.budget, journal.at).sum()), desc=progress,
         unit="step", unit_scale=True, disable=progress is None,
     ) as bar:  # fmt: skip
-        while row < len(plan.record) and (status == RUNNING).any():
-            bar.set_postfix(alive=int((status == RUNNING).sum()), refresh=False)
-            living = np.zeros(rows, bool)
-            living[row_of] = status == RUNNING
-            block = first_block
+        while not journal.over:
+            bar.set_postfix(alive=int(journal.running.sum()), refresh=False)
+            living = np.zeros(len(member_of), bool)
+            living[row_of] = journal.running
+            block = journal.block
             while block > 1 and living.reshape(len(devices), -1).sum(1).max() <= block // 2:
                 block //= 2
-            stop = min(at + chunk, plan.budget[status == RUNNING].min())
-            ends = plan.record[row : row + _engine.RECORDS]
-            ends = ends[ends <= stop]
-            whole = len(ends)  # the others are no steps to record at
-            ends = ends if whole else np.array([stop])
+            ends, recorded = journal.next(chunk)
             begin, compiled = time.perf_counter(), block in programs
-            order, alive = programs.queue(living, block)
-            states, measured = programs[block](
-                cells, states, order, alive, programs.interval(at, ends), data
-            )
+            states, measured = programs.advance(block, states, living, journal.at, ends)
             measured = {name: np.asarray(values)[row_of] for name, values in measured.items()}
-            seconds = time.perf_counter() - begin
-            before, at = at, int(ends[-1])
             if compiled:
-                chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / max(seconds, 1e-6))))
-            finite = measured.pop(FINITE)
-            for name, values in measured.items():
-                if name not in records:
-                    shape = (members, len(plan.record), *values.shape[2:])
-                    records[name] = np.full(shape, *_missing(values.dtype))
-            running = status == RUNNING
-            for i in range(whole):
-                good = running & finite[:, i]
-                for name, values in measured.items():
-                    records[name][good, row + i] = values[good, i]
-                reached[good], running = plan.record[row + i], good
-            if not whole:
-                running &= finite[:, 0]
-            status[(status == RUNNING) & ~running] = DIVERGED
-            status[running & (plan.budget <= at)] = DONE
-            row += whole
-            bar.update(int((np.minimum(plan.budget, at) - np.minimum(plan.budget, before)).sum()))
-            if checkpoint and time.monotonic() - last_save >= save_seconds:
-                save()
-                last_save = time.monotonic()
+                seconds = max(time.perf_counter() - begin, 1e-6)
+                chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
+            bar.update(journal.note(ends, recorded, measured))
+            if checkpoint and time.monotonic() - saved >= save_seconds:
+                journal.save(checkpoint, states)
+                saved = time.monotonic()
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[row_of], states.params)
-    return Outcome(records, status, reached, params, first_block)
+    return Outcome(journal.records, journal.status, journal.reached, params, journal.block)
 
 
-FINITE = "all parameters are finite"
+def _rows(members: int, devices: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each member and the member of each row.
 
-
-def _rows(members: int, devices: int) -> np.ndarray:
-    """The row of each member: neighbours on the grid go to different devices, as their budgets are alike."""
-    each = -(-members // devices)
-    member = np.arange(members)
-    return member % devices * each + member // devices
-
-
-def _missing(dtype: np.dtype) -> tuple[Any, np.dtype]:
-    """What stands where nothing was measured; whole numbers and verdicts become floats that can say so."""
-    kind = dtype if jnp.issubdtype(dtype, jnp.inexact) else np.dtype(float)
-    return np.nan, kind
+    Neighbours on the grid, whose budgets are alike, go to different devices; rows left over repeat member 0 and never live.
+    """
+    each, member = -(-members // devices), np.arange(members)
+    row_of = member % devices * each + member // devices
+    member_of = np.zeros(each * devices, int)
+    member_of[row_of] = member
+    return row_of, member_of
