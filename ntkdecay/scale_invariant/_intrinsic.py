@@ -1,0 +1,204 @@
+r"""The intrinsic learning rate λ_e = ηλ, and how the effective learning rate settles under it.
+
+.. math:: \frac{d\gamma}{dt} = -4\lambda_e\gamma + 2\,\mathrm{Tr}\,\Sigma, \qquad
+          \gamma = (\|w\|^2/\eta)^2, \qquad \eta/\|w\|^2 = \gamma^{-1/2}
+
+(10) of `intrinsic_lr` (Li, Lyu & Arora 2020). Time is counted in steps, and Tr Σ is the variance of
+the minibatch gradient at the unit vector w/‖w‖. Whatever γ_0, after a time of order 1/λ_e the
+effective learning rate is √(2λ_e)/σ for Tr Σ = σ²: it grows with λ_e (the text after Lemma 5.2 has
+the inverse).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.scale_invariant._checks import (
+    Scalar,
+    check,
+    check_intrinsic,
+    check_norm2,
+    check_positive,
+    check_rates,
+    together,
+)
+
+
+def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar = 0.0) -> Scalar:
+    r"""The intrinsic learning rate of SGD, and that of the SGD which heavy ball moves like.
+
+    .. math:: \lambda_e = \frac{\eta\lambda}{1 - \beta}
+
+    Section 5 and C.1 of `intrinsic_lr`. With v ← βv + ∇L + λw, w ← w − ηv and gradients that change
+    slowly, heavy ball moves like SGD of learning rate η/(1 − β); its exact form,
+    w' − (1 + β − ηλ)w + βw⁻ = −η∇L, has ηλ, and η alone only scales the weights.
+
+    Args:
+        learning_rate: η; l2: λ; momentum: β in [0, 1).
+
+    Raises:
+        ValueError: for numbers outside these ranges, or ηλ >= 1.
+    """
+    check_rates(learning_rate, l2)
+    check("momentum", momentum, lambda v: (v >= 0) & (v < 1), "from 0 to below 1: it is β of βv")
+    return learning_rate * l2 / (1 - momentum)
+
+
+def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
+    r"""The learning rate that the direction w/‖w‖ sees.
+
+    .. math:: \eta / \|w\|^2 = \gamma^{-1/2}
+
+    Args:
+        norm2: ‖w‖² > 0, any shape.
+        learning_rate: η > 0, broadcast against it.
+    """
+    check_norm2(norm2)
+    check_positive("learning_rate", learning_rate, "it is η of a step")
+    norm2, learning_rate = together(norm2, learning_rate)
+    return learning_rate / norm2
+
+
+def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
+    """γ = (‖w‖²/η)², the inverse of the squared effective learning rate; arguments as there."""
+    return effective_learning_rate(norm2, learning_rate) ** -2
+
+
+def gamma_constant_noise(
+    t: ArrayLike, gamma_0: ArrayLike, trace: ArrayLike, intrinsic_lr: ArrayLike
+) -> Array:
+    r"""γ at time t when Tr Σ is constant.
+
+    .. math:: \gamma_t = e^{-4\lambda_e t}\gamma_0
+              + \frac{\sigma^2}{2\lambda_e}\,(1 - e^{-4\lambda_e t})
+
+    (11) of `intrinsic_lr`, and (12) with ε = 0; for λ_e → 0 it is γ_0 + 2σ²t.
+
+    Args:
+        t: time in steps, >= 0; gamma_0: γ_0; trace: σ² = Tr Σ at unit norm; intrinsic_lr: λ_e. Any
+            shapes that broadcast.
+    """
+    check_intrinsic(intrinsic_lr)
+    t, gamma_0, trace, intrinsic_lr = together(t, gamma_0, trace, intrinsic_lr)
+    age = 4 * intrinsic_lr * t
+    memory = jnp.where(age > 0, -jnp.expm1(-age) / jnp.where(age > 0, age, 1.0), 1.0)
+    return jnp.exp(-age) * gamma_0 + 2 * trace * t * memory
+
+
+def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Scalar) -> Array:
+    r"""γ along a path whose Tr Σ is constant between times.
+
+    .. math:: \gamma_t = e^{-4\lambda_e t}\gamma_0
+              + 2\int_0^t e^{-4\lambda_e(t-\tau)}\, \mathrm{Tr}\,\Sigma_\tau\, d\tau
+
+    (11) of `intrinsic_lr`, exactly.
+
+    Args:
+        t: times in steps, ascending from the first, where γ is γ_0, shape (n,).
+        gamma_0: γ_0; intrinsic_lr: λ_e.
+        trace: Tr Σ at unit norm from each time to the next, shape (n − 1,).
+
+    Returns:
+        γ at the times, shape (n,).
+
+    Raises:
+        ValueError: if the shapes are others.
+    """
+    t, trace = jnp.asarray(t), jnp.asarray(trace)
+    if t.ndim != 1 or trace.shape != (t.size - 1,):
+        raise ValueError(
+            f"`t` has shape {t.shape} and `trace` {trace.shape}; they must be (n,) and (n − 1,): "
+            "one value of Tr Σ from each time to the next"
+        )
+    gamma_0 = jnp.asarray(gamma_0, jnp.result_type(t, trace, gamma_0, float))
+
+    def advance(now: Array, piece: tuple[Array, Array]) -> tuple[Array, Array]:
+        after = gamma_constant_noise(piece[0], now, piece[1], intrinsic_lr)
+        return after, after
+
+    path = jax.lax.scan(advance, gamma_0, (jnp.diff(t), trace))[1]
+    return jnp.concatenate([gamma_0[None], path])
+
+
+def gamma_band(
+    t: ArrayLike, gamma_0: ArrayLike, sigma2: ArrayLike, epsilon: ArrayLike, intrinsic_lr: ArrayLike
+) -> tuple[Array, Array]:
+    r"""The least and the largest γ_t when Tr Σ stays in [σ², (1 + ε)σ²].
+
+    .. math:: \gamma_t \in e^{-4\lambda_e t}\gamma_0
+              + [1, 1 + \varepsilon]\,\frac{\sigma^2}{2\lambda_e}\,(1 - e^{-4\lambda_e t})
+
+    Lemma 5.2, (12) of `intrinsic_lr`. Arguments as in `gamma_constant_noise`; epsilon: ε >= 0.
+    """
+    check("epsilon", epsilon, lambda v: v >= 0, "at least 0: Tr Σ stays in [σ², (1 + ε)σ²]")
+    sigma2, epsilon = together(sigma2, epsilon)
+    low = gamma_constant_noise(t, gamma_0, sigma2, intrinsic_lr)
+    return low, gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
+
+
+def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
+    """1/(4λ_e) steps: the time in which γ's distance from its stationary value falls by e, (11)."""
+    check_positive("intrinsic_lr", intrinsic_lr, "without decay the norm grows for ever")
+    return 1 / (4 * intrinsic_lr)
+
+
+def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Array:
+    r"""The effective learning rate at equilibrium.
+
+    .. math:: \gamma_\infty^{-1/2} = \sqrt{2\lambda_e}/\sigma
+
+    Limit of (12) of `intrinsic_lr` (whose text has the inverse).
+
+    Args:
+        sigma2: σ² = Tr Σ at unit norm, > 0; intrinsic_lr: λ_e in [0, 1). They broadcast.
+    """
+    check_positive("sigma2", sigma2, "it is the variance of the gradient at unit norm")
+    check_intrinsic(intrinsic_lr)
+    sigma2, intrinsic_lr = together(sigma2, intrinsic_lr)
+    return jnp.sqrt(2 * intrinsic_lr / sigma2)
+
+
+def norm_convergence_time(
+    gamma_0: ArrayLike,
+    intrinsic_lr: ArrayLike,
+    *,
+    sigma2: ArrayLike,
+    factor: ArrayLike = 1.0,
+    tolerance: float = 0.01,
+) -> Array:
+    r"""Steps until the norm is at equilibrium when K times η comes first, then η.
+
+    .. math:: \frac{1}{4K\lambda_e} \ln\frac{\gamma_0}{K\gamma_\infty} + \frac{1}{4\lambda_e}\ln K
+              + \frac{1}{4\lambda_e}\Bigl(1 + \frac1K\Bigr) \ln\frac{1}{\text{tolerance}},
+              \qquad \gamma_\infty = \frac{\sigma^2}{2\lambda_e}
+
+    (15) of `intrinsic_lr` (which has γ_∞ = 1) with the constants that it leaves out; that is the leading
+    term for γ_0 ≫ Kγ_∞, K ≫ 1. Computed is the exact time under (10): each phase ends when γ is
+    within `tolerance` of its stationary value, γ_∞/K in the first, and the fall of the learning
+    rate multiplies γ by K². K = 1 is a run with η alone.
+
+    Args:
+        gamma_0: γ_0 = (‖w_0‖²/η)², with the η of the last phase.
+        intrinsic_lr: λ_e = ηλ of the last phase.
+        sigma2: σ² = Tr Σ at unit norm; factor: K >= 1. All broadcast.
+        tolerance: relative distance from equilibrium that counts as none, in (0, 1).
+
+    Raises:
+        ValueError: for numbers outside these ranges, or Kλ_e >= 1.
+    """
+    check_positive("gamma_0", gamma_0, "it is the inverse of the squared effective learning rate")
+    check_positive("intrinsic_lr", intrinsic_lr, "without decay there is no equilibrium")
+    check_positive("sigma2", sigma2, "without noise there is no equilibrium")
+    check("factor", factor, lambda v: v >= 1, "at least 1: the first learning rate over the last")
+    check("tolerance", tolerance, lambda v: (v > 0) & (v < 1), "between 0 and 1")
+    gamma_0, intrinsic_lr, sigma2, factor = together(gamma_0, intrinsic_lr, sigma2, factor)
+    check_intrinsic(factor * intrinsic_lr)
+
+    def settle(excess: Array, rate: Array) -> Array:
+        """Time for γ/γ_∞ − 1 to fall to the tolerance."""
+        return jnp.maximum(jnp.log(jnp.abs(excess) / tolerance), 0.0) / (4 * rate)
+
+    first = gamma_0 * 2 * intrinsic_lr / sigma2 / factor - 1
+    left = 1 + jnp.clip(first, -tolerance, tolerance)
+    return settle(first, factor * intrinsic_lr) + settle(factor * left - 1, intrinsic_lr)
