@@ -1,0 +1,119 @@
+r"""Hyperparameters that give the same functions: weight decay as a schedule, scale as a rate.
+
+.. math:: \nabla L(cw) = \nabla L(w)/c
+
+for a scale-invariant loss (Lemma 3.1 of `intrinsic_lr`), so a learning rate and the scale of the
+weights can stand for each other. Each function maps the hyperparameters of a run to those of
+another with the same directions w/‖w‖ at every step, exactly.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.scale_invariant._checks import Scalar, check, check_positive, check_rates, together
+
+
+class Rescaled(NamedTuple):
+    """Initial parameters and hyperparameters of an equivalent run."""
+
+    params: Any
+    learning_rate: Scalar
+    l2: Scalar
+
+
+class RescaledAdamW(NamedTuple):
+    """The same for `optax.adamw`, by the names of its arguments."""
+
+    params: Any
+    learning_rate: Scalar
+    weight_decay: Scalar
+    eps: Scalar
+
+
+def exponential_schedule(learning_rate: Scalar, l2: Scalar) -> optax.Schedule:
+    r"""The schedule that does without weight decay what η and λ do with it.
+
+    .. math:: \tilde\eta_t = \eta\,(1 - \eta\lambda)^{-2t-1}
+
+    Appendix B of `intrinsic_lr` before Lemma B.4 (its exponent, −2t, is right from another initial
+    norm). SGD with it visits w_t/(1 − ηλ)^t, if w_t are the weights with decay. In continuous time
+    it is η e^{2ηλt}.
+
+    Args:
+        learning_rate: η; l2: λ, with ηλ < 1.
+
+    Returns:
+        A schedule for optax. The weights grow like (1 − ηλ)^{−t}: float64 ends at ηλt of about 350.
+    """
+    check_rates(learning_rate, l2)
+    keep = 1 - learning_rate * l2
+    return lambda count: learning_rate * keep ** (-2.0 * count - 1.0)
+
+
+def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
+    r"""The same for schedules η_t, λ_t.
+
+    .. math:: \tilde\eta_t = \frac{\eta_t}{P_t P_{t+1}}, \qquad
+              P_t = \prod_{s<t} (1 - \eta_s\lambda_s)
+
+    Args:
+        learning_rate: η_t for each step, shape (steps,).
+        l2: λ_t, likewise or one number.
+
+    Returns:
+        η̃_t, shape (steps,).
+    """
+    check_rates(learning_rate, l2)
+    learning_rate, l2 = together(learning_rate, l2)
+    if learning_rate.ndim != 1:
+        raise ValueError(
+            f"`learning_rate` and `l2` have shape {learning_rate.shape}; one of them must have one "
+            "value for each step: for constants take `exponential_schedule`"
+        )
+    kept = jnp.cumprod(1 - learning_rate * l2)
+    return learning_rate / (kept * jnp.concatenate([jnp.ones(1, kept.dtype), kept[:-1]]))
+
+
+def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> Rescaled:
+    r"""SGD from c times the weights with the same functions at every step.
+
+    .. math:: (w_0, \eta, \lambda) \to (c\,w_0,\ c^2\eta,\ \lambda/c^2)
+
+    Proposition 4 of `periodic`; with momentum too, whose buffer starts at zero (C.1 of
+    `intrinsic_lr`).
+
+    Args:
+        params: w_0, any pytree of arrays.
+        learning_rate: η; l2: λ; scale: c > 0.
+    """
+    check_rates(learning_rate, l2)
+    check_positive("scale", scale, "it multiplies the initial weights")
+    moved = jax.tree.map(lambda w: scale * w, params)
+    return Rescaled(moved, scale**2 * learning_rate, l2 / scale**2)
+
+
+def rescaled_adamw(
+    params: Any, learning_rate: Scalar, weight_decay: Scalar, scale: Scalar, eps: Scalar = 0.0
+) -> RescaledAdamW:
+    r"""AdamW from c times the weights with the same functions at every step.
+
+    .. math:: (w_0, \alpha, \lambda, \varepsilon) \to (c\,w_0,\ c\,\alpha,\ \lambda/c,\ \varepsilon/c)
+
+    Theorem C.2 of `intrinsic_lr`, for `optax.adamw`: w ← w − α(m̂/(√v̂ + ε) + λw). The intrinsic
+    learning rate αλ is that of both. The theorem has ε = 0; gradients are c times smaller, so an ε
+    that is c times smaller keeps it exact. (The paper's λ is αλ here, over the schedule multiplier.)
+
+    Args:
+        params: w_0, any pytree of arrays.
+        learning_rate: α; weight_decay: λ, decoupled; scale: c > 0; eps: ε >= 0, outside the root.
+    """
+    check_rates(learning_rate, weight_decay)
+    check_positive("scale", scale, "it multiplies the initial weights")
+    check("eps", eps, lambda v: v >= 0, "at least 0")
+    moved = jax.tree.map(lambda w: scale * w, params)
+    return RescaledAdamW(moved, scale * learning_rate, weight_decay / scale, eps / scale)
