@@ -1,0 +1,351 @@
+r"""The squared norm of scale-invariant weights under gradient descent, and how far a step turns them.
+
+.. math:: \rho_{t+1}^2 = (1-\eta\lambda)^2 \rho_t^2 + \eta^2 \tilde g_t^2 / \rho_t^2, \qquad
+          \cos(w_t, w_{t+1}) = \Bigl(1 + \frac{\eta^2 \tilde g_t^2}{(1-\eta\lambda)^2\rho_t^4}\Bigr)^{-1/2}
+
+(3) and (8) of `periodic` (Lobacheva et al. 2021): ρ = ‖w‖, and g̃ = ρ‖∇L(w)‖ is the norm of the gradient
+at w/ρ, the effective gradient. With ℓ <= g̃ <= L, ρ² is a sequence of A.4 with α = 2ηλ − (ηλ)²,
+a = η²ℓ², b = η²L². The paper leaves (ηλ)² and δ² out; so do these functions, unless `exact`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+from jax.typing import ArrayLike
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+from ntkdecay.scale_invariant._checks import (
+    Scalar,
+    check,
+    check_norm2,
+    check_positive,
+    check_rates,
+    known,
+    together,
+)
+from ntkdecay.scale_invariant._record import Record, read, steps
+from ntkdecay.scale_invariant._sequences import Bounds, sequence
+
+
+def norm2_path(
+    norm2_0: ArrayLike, effective_gradient_norm: ArrayLike, learning_rate: Scalar, l2: Scalar
+) -> Array:
+    r"""ρ² at each step, from the effective gradients.
+
+    .. math:: \rho_{t+1}^2 = (1-\eta\lambda)^2 \rho_t^2 + \eta^2 \tilde g_t^2 / \rho_t^2
+
+    (3) of `periodic`, exact for gradient descent on any scale-invariant loss.
+
+    Args:
+        norm2_0: ρ_0² > 0, of any shape S.
+        effective_gradient_norm: g̃_t, shape (steps, …), … broadcasting with S.
+        learning_rate: η; l2: λ.
+
+    Returns:
+        ρ_0², ρ_1², …, shape (steps + 1, …).
+    """
+    check_norm2(norm2_0)
+    check_rates(learning_rate, l2)
+    growth = (learning_rate * jnp.asarray(effective_gradient_norm)) ** 2
+    return sequence(norm2_0, growth, _share(learning_rate, l2, exact=True))
+
+
+def norm2_from_gradients(
+    norm2_0: ArrayLike, gradient_norm: ArrayLike, learning_rate: Scalar, l2: Scalar
+) -> Array:
+    r"""ρ² at each step, from the gradients themselves: a running average of their squares.
+
+    .. math:: \rho_t^2 = (1-\eta\lambda)^{2t}\rho_0^2
+              + \eta^2 \sum_{s<t} (1-\eta\lambda)^{2(t-s-1)} g_s^2
+
+    (15) of `periodic`. It needs no lower bound on the effective gradient: for large t,
+    ρ² = C ḡ², with ḡ² their average and C = η²/(1 − (1 − ηλ)²), about η/(2λ) (the paper has it inverted).
+
+    Args:
+        norm2_0, learning_rate, l2: as in `norm2_path`.
+        gradient_norm: g_t = ‖∇L(w_t)‖, shape (steps, …).
+    """
+    check_norm2(norm2_0)
+    check_rates(learning_rate, l2)
+    growth = (learning_rate * jnp.asarray(gradient_norm)) ** 2
+    start = jnp.broadcast_to(
+        jnp.asarray(norm2_0, growth.dtype),
+        jnp.broadcast_shapes(growth.shape[1:], np.shape(norm2_0)),
+    )
+
+    def advance(norm2: Array, added: Array) -> tuple[Array, Array]:
+        after = (1 - learning_rate * l2) ** 2 * norm2 + jnp.broadcast_to(added, norm2.shape)
+        return after, after
+
+    return jnp.concatenate([start[None], jax.lax.scan(advance, start, growth)[1]])
+
+
+def cosine_distance(
+    norm2: ArrayLike, effective_gradient_norm: ArrayLike, learning_rate: ArrayLike, l2: ArrayLike
+) -> Array:
+    r"""How far a step turns the weights.
+
+    .. math:: 1 - \cos(w_t, w_{t+1}), \qquad \cos(w_t, w_{t+1}) =
+              \Bigl(1 + \frac{\eta^2 \tilde g_t^2}{(1-\eta\lambda)^2\rho_t^4}\Bigr)^{-1/2}
+
+    (8) of `periodic`, to full precision where the step is small. A step is a δ-jump if it is above δ.
+
+    Args:
+        norm2: ρ_t²; effective_gradient_norm: g̃_t; learning_rate: η; l2: λ. All broadcast.
+    """
+    check_norm2(norm2)
+    check_rates(learning_rate, l2)
+    norm2, slope, learning_rate, l2 = together(norm2, effective_gradient_norm, learning_rate, l2)
+    tangent = learning_rate * slope / ((1 - learning_rate * l2) * norm2)
+    return -jnp.expm1(-0.5 * jnp.log1p(tangent**2))
+
+
+def jump_threshold(
+    effective_gradient_norm: ArrayLike,
+    delta: ArrayLike,
+    learning_rate: ArrayLike,
+    l2: ArrayLike = 0.0,
+    *,
+    exact: bool = False,
+) -> Array:
+    r"""The ρ² below which a step is a δ-jump.
+
+    .. math:: \rho^2 < \frac{\eta \tilde g}{\sqrt{2\delta}} \quad\text{or, exactly,}\quad
+              \rho^2 < \frac{\eta \tilde g}{(1-\eta\lambda)\sqrt{(1-\delta)^{-2} - 1}}
+
+    (9) of `periodic` and, with L and ℓ in place of g̃, Proposition 1: ρ² < ηL/√(2δ) is necessary (4a)
+    and ρ² < ηℓ/√(2δ) is sufficient (4b) for a δ-jump, for small δ and ηλ.
+
+    Args:
+        effective_gradient_norm: g̃, L or ℓ; delta: δ in (0, 1); learning_rate: η; l2: λ. All broadcast.
+        exact: leave nothing out; else l2 plays no part.
+    """
+    _check_delta(delta)
+    check_rates(learning_rate, l2)
+    slope, delta, learning_rate, l2 = together(effective_gradient_norm, delta, learning_rate, l2)
+    if exact:
+        tangent = jnp.sqrt(jnp.expm1(-2 * jnp.log1p(-delta)))
+        return learning_rate * slope / ((1 - learning_rate * l2) * tangent)
+    return learning_rate * slope / jnp.sqrt(2 * delta)
+
+
+def jump_times(
+    norm2_0: ArrayLike,
+    least: ArrayLike,
+    most: ArrayLike,
+    delta: ArrayLike,
+    learning_rate: ArrayLike,
+    l2: ArrayLike,
+    *,
+    exact: bool = False,
+) -> Bounds:
+    r"""The earliest and the latest time of the first δ-jump, for effective gradients in [ℓ, L].
+
+    .. math:: t_{\min} = \frac{\ln \frac{\eta L/\sqrt{2\delta} - \kappa\ell}{\rho_0^2 - \kappa\ell}}
+              {\ln(1 - 4\eta\lambda)}, \quad
+              t_{\max} = \frac{\ln \frac{\eta\ell/\sqrt{2\delta} - \kappa L}{\rho_0^2 - \kappa L}}
+              {\ln(1 - 2\eta\lambda)}, \quad \kappa = \sqrt{\eta/(2\lambda)}
+
+    (5), (6), Proposition 2 of `periodic`. Where ρ_0² is below a threshold of Proposition 1 already, the
+    time is 0; where ρ² need not reach it, δ >= ηλ L²/ℓ² or δ >= ηλ ℓ²/L², it is ∞. So ℓ = 0 leaves
+    t_max = ∞.
+
+    Args:
+        norm2_0: ρ_0²; least: ℓ >= 0; most: L; delta: δ; learning_rate: η; l2: λ > 0, 2ηλ < 1/2. All
+            broadcast.
+        exact: with 2ηλ − (ηλ)² for 2ηλ, and the exact thresholds: strict bounds on the t of ρ_t.
+
+    Returns:
+        (t_min, t_max) in steps, not rounded: the first t whose step from w_t is a δ-jump is at least
+        t_min, and at most the next whole number from t_max on.
+    """
+    check_norm2(norm2_0)
+    _check_interval(least, most)
+    check_positive("l2", l2, "without decay the norm never falls")
+    share = _share(jnp.asarray(learning_rate), jnp.asarray(l2), exact)
+    check(
+        "2ηλ", share, lambda v: v < 0.5, "below 1/2: a sequence of A.4 loses less than half a step"
+    )
+    low, high = (
+        jump_threshold(slope, delta, learning_rate, l2, exact=exact) for slope in (least, most)
+    )
+    norm2_0, least, most, learning_rate, share, low, high = together(
+        norm2_0, least, most, learning_rate, share, low, high
+    )
+    kappa = learning_rate / jnp.sqrt(share)
+
+    def crossing(threshold: Array, limit: Array, rate: Array) -> Array:
+        """When limit + (1 − rate)^t (ρ_0² − limit) falls to the threshold."""
+        reached = (norm2_0 > threshold) & (threshold > limit)
+        ratio = jnp.where(reached, threshold - limit, 1.0) / jnp.where(
+            reached, norm2_0 - limit, 1.0
+        )
+        late = jnp.where(reached, jnp.log(ratio) / jnp.log1p(-rate), jnp.inf)
+        return jnp.where(norm2_0 <= threshold, 0.0, late)
+
+    return Bounds(crossing(high, kappa * least, 2 * share), crossing(low, kappa * most, share))
+
+
+def equilibrium_norm2(
+    least: ArrayLike,
+    most: ArrayLike,
+    learning_rate: ArrayLike,
+    l2: ArrayLike,
+    *,
+    exact: bool = False,
+) -> Bounds:
+    r"""The interval in which ρ² ends, for effective gradients in [ℓ, L].
+
+    .. math:: \kappa\ell \le \rho^2 \le \kappa L, \qquad \kappa = \sqrt{\eta/(2\lambda)}, \qquad
+              2\eta\lambda L \le \ell
+
+    Proposition 3 of `periodic`. Where that condition fails, so that ρ² can hop over κL from below
+    2ηλ κL/(1 − 2ηλ) (A.7 misses the factor κ), the upper end is that of the highest hop,
+    (1 − ηλ)²κℓ + η²L²/(κℓ); for ℓ = 0 it is ∞: no bound is known then, but see `norm2_from_gradients`.
+
+    Args:
+        least: ℓ >= 0; most: L; learning_rate: η; l2: λ > 0. All broadcast.
+        exact: with 2ηλ − (ηλ)² for 2ηλ: strict, once ρ² is inside.
+    """
+    _check_interval(least, most)
+    check_rates(learning_rate, l2)
+    check_positive("l2", l2, "without decay there is no equilibrium")
+    least, most, learning_rate, l2 = together(least, most, learning_rate, l2)
+    share = _share(learning_rate, l2, exact)
+    bottom, top = (learning_rate / jnp.sqrt(share) * slope for slope in (least, most))
+    positive = jnp.where(bottom > 0, bottom, 1.0)
+    hop = jnp.where(
+        bottom > 0, (1 - share) * positive + (learning_rate * most) ** 2 / positive, jnp.inf
+    )
+    return Bounds(bottom, jnp.maximum(top, hop))
+
+
+def equilibrium_learning_rate(
+    least: ArrayLike,
+    most: ArrayLike,
+    learning_rate: ArrayLike,
+    l2: ArrayLike,
+    *,
+    exact: bool = False,
+) -> Bounds:
+    r"""The interval in which the effective learning rate η/ρ² ends.
+
+    .. math:: \sqrt{2\eta\lambda}/L \le \eta/\rho^2 \le \sqrt{2\eta\lambda}/\ell
+
+    Remark 3 of `periodic`. Arguments as in `equilibrium_norm2`; only the product ηλ counts.
+    """
+    norm2 = equilibrium_norm2(least, most, learning_rate, l2, exact=exact)
+    rate = jnp.broadcast_to(jnp.asarray(learning_rate), norm2.lower.shape)
+    return Bounds(rate / norm2.upper, rate / norm2.lower)
+
+
+def power_envelope(
+    effective_gradient_norm: ArrayLike, power: tuple[float, float] = (1.0, 1.0), valid_from: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""The tightest bounds on recorded effective gradients that fall like powers of time.
+
+    .. math:: \ell(t) = c\,(t - t_0)^{-p} \le \tilde g_t \le L(t) = C\,(t - t_0)^{-q},
+              \qquad t \ge t_{\text{valid}}
+
+    (17) in D of `periodic`: p = q = 1 for SGD, p = 2 for full batches.
+
+    Args:
+        effective_gradient_norm: g̃ from t_0 on, the first step of a period, shape (steps,).
+        power: (p, q).
+        valid_from: t_valid − t_0 >= 1.
+
+    Returns:
+        ℓ and L for each step; the first, at t_0, has that of the next.
+    """
+    slope = np.asarray(effective_gradient_norm)
+    if not 1 <= valid_from < slope.size:
+        raise ValueError(
+            f"`valid_from` is {valid_from}; it must be from 1 to below the number of steps, {slope.size}"
+        )
+    t = np.maximum(np.arange(slope.size), 1.0)
+    low, high = (slope[valid_from:] * t[valid_from:] ** p for p in power)
+    return low.min() * t ** -power[0], high.max() * t ** -power[1]
+
+
+def bounds(
+    record: Record,
+    learning_rate: float,
+    l2: float,
+    *,
+    least: ArrayLike | None = None,
+    most: ArrayLike | None = None,
+    window: int = 101,
+) -> xr.Dataset:
+    r"""What local bounds on the effective gradient say of the steps of a recorded run.
+
+    .. math:: 1 - \cos \in \Bigl[1 - \Bigl(1 + \tfrac{\eta^2\ell(t)^2}{(1-\eta\lambda)^2\rho_t^4}\Bigr)^{-1/2},\
+              1 - \Bigl(1 + \tfrac{\eta^2 L(t)^2}{(1-\eta\lambda)^2\rho_t^4}\Bigr)^{-1/2}\Bigr]
+
+    Proposition 1 of `periodic` with ℓ(t), L(t), by (8): about [(ηℓ/ρ²)²/2, (ηL/ρ²)²/2] while steps are
+    small. A δ below the lower end is certainly jumped, a δ above the upper end certainly not.
+
+    Args:
+        record: a mapping, an `xarray.Dataset` or a `Trajectory`, with `norm2` (ρ_t²) and `effective_gradient_norm` (g̃_t) or
+            `gradient_norm` (‖∇L‖), one number for each recorded step; `step`, and `cosine_distance`, measured from w_t
+            to w_{t+1}, if it has them. Without the latter that of (8) is taken, which is inside if ℓ <= g̃ <= L.
+        learning_rate: η; l2: λ.
+        least, most: ℓ(t), L(t), a number or one for each recorded step (see `power_envelope`); by
+            default the least and the largest g̃ among `window` neighbours.
+        window: how many recorded steps count as local, the step in the middle.
+
+    Returns:
+        A dataset over `step`: `lower`, `upper`, `cosine_distance`, `inside`, `least`, `most`; its attribute `share_inside` is the
+        share of steps whose distance lies between the two.
+
+    Raises:
+        ValueError: if the record lacks something, or ℓ > L.
+    """
+    norm2, slope = read(record, "norm2", "effective_gradient_norm")
+    try:
+        (distance,) = read(record, "cosine_distance")
+    except ValueError:
+        distance = np.asarray(cosine_distance(norm2, slope, learning_rate, l2))
+    low = minimum_filter1d(slope, window, mode="nearest") if least is None else least
+    high = maximum_filter1d(slope, window, mode="nearest") if most is None else most
+    _check_interval(low, high)
+    low, high = (np.broadcast_to(np.asarray(bound), slope.shape) for bound in (low, high))
+    lower, upper = (
+        np.asarray(cosine_distance(norm2, bound, learning_rate, l2)) for bound in (low, high)
+    )
+    # Rounding must not put a step outside where ℓ or L is its own g̃.
+    margin = 8 * np.finfo(upper.dtype).eps * upper
+    inside = (lower - margin <= distance) & (distance <= upper + margin)
+    series = {
+        "lower": lower,
+        "upper": upper,
+        "cosine_distance": distance,
+        "inside": inside,
+        "least": low,
+        "most": high,
+    }
+    return xr.Dataset(
+        {name: ("step", values) for name, values in series.items()},
+        {"step": steps(record, slope.size)},
+        {"share_inside": float(inside.mean())},
+    )
+
+
+def _share(learning_rate: Any, l2: Any, exact: bool) -> Any:
+    """α: the share of ρ² that a step of weight decay takes away."""
+    product = learning_rate * l2
+    return product * (2 - product) if exact else 2 * product
+
+
+def _check_delta(delta: Any) -> None:
+    check("delta", delta, lambda v: (v > 0) & (v < 1), "between 0 and 1: it is 1 − cos of a step")
+
+
+def _check_interval(least: Any, most: Any) -> None:
+    check("least", least, lambda v: v >= 0, "at least 0: it bounds the norm of a gradient")
+    check_positive("most", most, "it bounds the norm of a gradient")
+    if known(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
+        raise ValueError("`least` exceeds `most`; they are ℓ <= g̃ <= L")

@@ -1,0 +1,50 @@
+"""What a run must have recorded: arrays, a dataset of `ntkdecay.training`, or the toy's trajectory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Record = Any  # Mapping[str, ArrayLike] | xarray.Dataset | a NamedTuple of arrays
+
+
+def read(record: Record, *names: str) -> list[np.ndarray]:
+    """The named series, one number for each recorded step.
+
+    `effective_gradient_norm` is g̃ = ‖w‖·‖∇L(w)‖: with `norm2` it may be recorded as `gradient_norm`,
+    and `effective_learning_rate`, η/‖w‖², may be replaced by 1/`norm2`.
+
+    Raises:
+        ValueError: for a record without them, with others' lengths, or with values that are not finite.
+    """
+    series = _series(record)
+    found = [_find(series, name) for name in names]
+    for name, values in zip(names, found, strict=True):
+        if values.ndim != 1 or values.shape != found[0].shape:
+            raise ValueError(
+                f"`{name}` of the record has shape {values.shape} and `{names[0]}` {found[0].shape}; "
+                "each must be one number for each recorded step: choose one member of a grid"
+            )
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"`{name}` of the record is not finite: cut the run where it diverged")
+    return found
+
+
+def steps(record: Record, size: int) -> np.ndarray:
+    """The step of each measurement: `step` of the record, or 0, 1, 2, …"""
+    series = _series(record)
+    return np.asarray(series["step"]) if "step" in series else np.arange(size)
+
+
+def _series(record: Record) -> Mapping[str, Any]:
+    return record._asdict() if hasattr(record, "_asdict") else record
+
+
+def _find(series: Mapping[str, Any], name: str) -> np.ndarray:
+    if name in series:
+        return np.asarray(series[name])
+    if name == "effective_gradient_norm" and "gradient_norm" in series and "norm2" in series:
+        return np.sqrt(np.asarray(series["norm2"])) * np.asarray(series["gradient_norm"])
+    if name == "effective_learning_rate" and "norm2" in series:
+        return 1 / np.asarray(series["norm2"])
+    raise ValueError(f"the record has no `{name}`; it has {', '.join(map(str, series))}")

@@ -1,0 +1,208 @@
+r"""Sequences that decay by a fixed share and grow by the inverse of what they are.
+
+.. math:: x_{t+1} = (1-\alpha)\,x_t + \beta_t/x_t, \qquad 0 < \alpha < 1/2, \quad
+          0 \le a \le \beta_t \le b
+
+(10) of `periodic` (Lobacheva et al. 2021), A.4. The squared norm of scale-invariant weights is one,
+with α = 1 − (1 − ηλ)² and β_t = η² g̃_t². In units of its stationary point √(β/α), a sequence with
+constant β is γ ← φ(γ) = (1 − α)γ + α/γ, whatever β.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.scale_invariant._checks import check, check_positive, known, together
+
+
+class Bounds(NamedTuple):
+    """A lower and an upper bound."""
+
+    lower: Array
+    upper: Array
+
+
+def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | None = None) -> Array:
+    r"""The sequence x_0, x_1, …
+
+    .. math:: x_{t+1} = (1-\alpha)\,x_t + \beta_t/x_t
+
+    (10), and (11) with constant β, of `periodic`.
+
+    Args:
+        x_0: x_0 > 0, of any shape S.
+        beta: β_t >= 0, shape (steps, …), … broadcasting with S; or, where `steps` is given, a constant
+            of a shape that broadcasts with S.
+        alpha: α in [0, 1), likewise.
+        steps: how many steps, where β is constant.
+
+    Returns:
+        Shape (steps + 1, …).
+    """
+    check("alpha", alpha, lambda v: (v >= 0) & (v < 1), "from 0 to below 1: x decays by this share")
+    check_positive("x_0", x_0, "a sequence is divided by its terms")
+    check("beta", beta, lambda v: v >= 0, "at least 0: it is a square")
+    beta = jnp.asarray(beta)
+    if steps is None and beta.ndim == 0:
+        raise ValueError("`beta` is one number: say how many `steps`, or give one β for each step")
+    shape = beta.shape if steps is not None else beta.shape[1:]
+    shape = jnp.broadcast_shapes(shape, jnp.shape(x_0), jnp.shape(alpha))
+    dtype = jnp.result_type(x_0, beta, alpha, float)
+    start, share = (jnp.broadcast_to(jnp.asarray(v, dtype), shape) for v in (x_0, alpha))
+
+    def advance(x: Array, growth: Array | None) -> tuple[Array, Array]:
+        after = (1 - share) * x + jnp.broadcast_to(beta if growth is None else growth, shape) / x
+        return after, after
+
+    path = jax.lax.scan(advance, start, beta if steps is None else None, length=steps)[1]
+    return jnp.concatenate([start[None], path])
+
+
+def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
+    r"""One step in units of the stationary point.
+
+    .. math:: \varphi(\gamma) = (1-\alpha)\,\gamma + \alpha/\gamma
+
+    (12) of `periodic`. Figure 8 draws it.
+    """
+    _check_alpha(alpha)
+    ratio, alpha = together(ratio, alpha)
+    return (1 - alpha) * ratio + alpha / ratio
+
+
+def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
+    """√(β/α), where a sequence with constant β stays."""
+    _check_alpha(alpha)
+    beta, alpha = together(beta, alpha)
+    return jnp.sqrt(beta / alpha)
+
+
+def hop_threshold(alpha: ArrayLike) -> Array:
+    """α/(1 − α): φ takes smaller ratios beyond 1, (13c), (13d) of `periodic`."""
+    _check_alpha(alpha)
+    alpha = jnp.asarray(alpha)
+    return alpha / (1 - alpha)
+
+
+def turning_point(alpha: ArrayLike) -> Array:
+    """√(α/(1 − α)): φ falls below this ratio and rises above it, (13e), (13f) of `periodic`."""
+    return jnp.sqrt(hop_threshold(alpha))
+
+
+def least_value(alpha: ArrayLike) -> Array:
+    """2√(α(1 − α)), the least value of φ, (13g) of `periodic`."""
+    _check_alpha(alpha)
+    alpha = jnp.asarray(alpha)
+    return 2 * jnp.sqrt(alpha * (1 - alpha))
+
+
+def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> Bounds:
+    r"""Bounds on a sequence with constant β that starts above its stationary point.
+
+    .. math:: x^* + (1-2\alpha)^t (x_0 - x^*) \le x_t \le x^* + (1-\alpha)^t (x_0 - x^*), \qquad
+              x^* = \sqrt{\beta/\alpha}
+
+    Lemma 1 of `periodic`.
+
+    Args:
+        t: steps; x_0, beta, alpha: as in `sequence`. All broadcast.
+
+    Raises:
+        ValueError: if x_0 is not above x*.
+    """
+    _check_alpha(alpha)
+    t, x_0, beta, alpha = together(t, x_0, beta, alpha)
+    point = stationary_point(beta, alpha)
+    if known(x_0, point) and not jnp.all(x_0 > point):
+        raise ValueError(
+            f"x_0 is {x_0}, not above the stationary point {point}: Lemma 1 is about sequences that "
+            "fall; below it a sequence rises or hops"
+        )
+    return Bounds(*(point + (1 - k * alpha) ** t * (x_0 - point) for k in (2, 1)))
+
+
+def bounding_sequences(
+    x_0: ArrayLike, least: ArrayLike, most: ArrayLike, alpha: ArrayLike, steps: int
+) -> Bounds:
+    r"""The sequences with β = a and β = b from the same start.
+
+    Lemma 2 of `periodic`: x_{a,t} <= x_t always, and x_t <= x_{b,t} as long as x_s > √(b/(1 − α)) for
+    all s < t; for all t if x_0 > √(b/α) and `attracts` (Remark 2).
+
+    Args:
+        x_0, alpha, steps: as in `sequence`; least, most: a <= b. They broadcast.
+
+    Returns:
+        Each of shape (steps + 1, …).
+    """
+    _check_interval(least, most)
+    return Bounds(*(sequence(x_0, beta, alpha, steps) for beta in (least, most)))
+
+
+def rate_bounds(
+    t: ArrayLike, x_0: ArrayLike, least: ArrayLike, most: ArrayLike, alpha: ArrayLike
+) -> Bounds:
+    r"""Bounds on a sequence with any β_t in [a, b].
+
+    .. math:: \sqrt{a/\alpha} + (1-2\alpha)^t (x_0 - \sqrt{a/\alpha}) \le x_t \le
+              \sqrt{b/\alpha} + (1-\alpha)^t (x_0 - \sqrt{b/\alpha})
+
+    Corollary 2 of `periodic`. The lower one is for x_0 > √(a/α), else 0 is returned; the upper one
+    is for x_0 > √(b/α), else ∞ is returned. It holds while x_t >= √(αb)/(1 − α): always, if `attracts`.
+
+    Args:
+        t: steps; least, most: a <= b; x_0, alpha: as in `sequence`. All broadcast.
+    """
+    _check_alpha(alpha)
+    _check_interval(least, most)
+    t, x_0, least, most, alpha = together(t, x_0, least, most, alpha)
+    bottom, top = jnp.sqrt(least / alpha), jnp.sqrt(most / alpha)
+    lower = bottom + (1 - 2 * alpha) ** t * (x_0 - bottom)
+    upper = top + (1 - alpha) ** t * (x_0 - top)
+    return Bounds(jnp.where(x_0 > bottom, lower, 0.0), jnp.where(x_0 > top, upper, jnp.inf))
+
+
+def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
+    r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out."""
+    _check_alpha(alpha)
+    least, most, alpha = together(least, most, alpha)
+    return hop_threshold(alpha) * jnp.sqrt(most) <= jnp.sqrt(least)
+
+
+def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Bounds:
+    r"""Where every sequence with β_t in [a, b] ends.
+
+    .. math:: \sqrt{a/\alpha} \le x_t \le \sqrt{b/\alpha}, \qquad t \gg 1
+
+    Proposition 5 of `periodic`, for α√b/(1 − α) <= √a.
+
+    Raises:
+        ValueError: if that condition fails, or for numbers outside their ranges.
+    """
+    _check_interval(least, most)
+    holds = attracts(least, most, alpha)
+    if known(holds) and not jnp.all(holds):
+        raise ValueError(
+            f"β in [{least}, {most}] with α = {alpha} breaks α√b/(1 − α) <= √a: a sequence near √(a/α) "
+            "can hop over √(b/α), and Proposition 5 says nothing; narrow the interval or lower α"
+        )
+    return Bounds(stationary_point(least, alpha), stationary_point(most, alpha))
+
+
+def _check_alpha(alpha: ArrayLike) -> None:
+    check(
+        "alpha",
+        alpha,
+        lambda v: (v > 0) & (v < 0.5),
+        "between 0 and 1/2: the share that a step takes away, 2ηλ for squared norms",
+    )
+
+
+def _check_interval(least: ArrayLike, most: ArrayLike) -> None:
+    check("least", least, lambda v: v >= 0, "at least 0: it bounds a square")
+    if known(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
+        raise ValueError(f"`least` is {least}, above `most`, {most}: they are a <= β_t <= b")
