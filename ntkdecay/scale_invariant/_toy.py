@@ -1,0 +1,138 @@
+r"""The smallest scale-invariant problem: a quotient of squares under gradient descent and weight decay.
+
+.. math:: f(x, y) = \frac{x^2}{x^2 + y^2}, \qquad
+          z_{t+1} = (1 - \eta\lambda)\,z_t - \eta\nabla f(z_t)
+
+Section 4 and Figure 5a of `intrinsic_lr`, E and Figure 14 of `periodic`. Gradient flow never lets |x/y| grow, with
+or without decay; gradient descent without decay converges; with decay the norm shrinks until steps
+overshoot, f and the norm jump up, and all begins again: chaotic periods.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.scale_invariant._checks import Scalar, check_norm2, check_rates
+
+Loss = Callable[[Array], Array]
+
+
+class Trajectory(NamedTuple):
+    """A recorded run, one row for each step from 0 on."""
+
+    z: Array  # (steps + 1, d)
+    loss: Array  # (steps + 1,)
+    norm2: Array  # ρ²
+    effective_gradient_norm: Array  # g̃ = ρ ‖∇f‖
+
+
+def toy_loss(z: Array) -> Array:
+    """f(x, y) = x²/(x² + y²), z = (x, y) of shape (2,)."""
+    return z[0] ** 2 / (z @ z)
+
+
+def descend(
+    z_0: ArrayLike,
+    learning_rate: Scalar,
+    l2: Scalar,
+    steps: int,
+    *,
+    loss: Loss = toy_loss,
+    fixed_norm: bool = False,
+) -> Trajectory:
+    r"""Gradient descent with weight decay from z_0.
+
+    .. math:: z_{t+1} = (1 - \eta\lambda)\,z_t - \eta\nabla f(z_t)
+
+    Args:
+        z_0: the start, shape (2,), or (d,) with another loss.
+        learning_rate: η; l2: λ.
+        steps: how many.
+        loss: any scale-invariant function of a vector.
+        fixed_norm: put each step back to the norm of the start, as in Figure 12 of `periodic`.
+
+    Returns:
+        The `Trajectory`, `steps` + 1 rows.
+
+    Raises:
+        ValueError: for a start at zero, a negative λ, or ηλ >= 1.
+    """
+    z_0 = _start(z_0, learning_rate, l2)
+
+    def advance(z: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
+        value, slope = jax.value_and_grad(loss)(z)
+        norm2 = z @ z
+        after = (1 - learning_rate * l2) * z - learning_rate * slope
+        if fixed_norm:
+            after = after * jnp.sqrt(norm2 / (after @ after))
+        return after, (z, value, norm2, jnp.sqrt(norm2 * (slope @ slope)))
+
+    return Trajectory(*jax.lax.scan(advance, z_0, length=steps + 1)[1])
+
+
+def lyapunov_exponent(
+    z_0: ArrayLike,
+    learning_rate: Scalar,
+    l2: Scalar,
+    steps: int,
+    *,
+    burn_in: int = 0,
+    loss: Loss = toy_loss,
+) -> Array:
+    r"""How fast two nearby runs part, by the tangent dynamics.
+
+    .. math:: \Lambda = \lim_{t\to\infty} \frac1t \ln \|D_t v_0\|, \qquad
+              D_{t+1} = \bigl((1-\eta\lambda) I - \eta\nabla^2 f(z_t)\bigr) D_t
+
+    v is renormalized at each step and its growth added up. A positive exponent is chaos.
+
+    Args:
+        z_0, learning_rate, l2, loss: as in `descend`.
+        steps: how many steps are averaged, after `burn_in` that are not.
+
+    Returns:
+        Λ per step.
+    """
+    z_0 = _start(z_0, learning_rate, l2)
+
+    def move(z: Array) -> Array:
+        return (1 - learning_rate * l2) * z - learning_rate * jax.grad(loss)(z)
+
+    def advance(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        z, v = carry
+        after, moved = jax.jvp(move, (z,), (v,))
+        growth = jnp.linalg.norm(moved)
+        return (after, moved / growth), jnp.log(growth)
+
+    v_0 = jnp.ones_like(z_0) / jnp.sqrt(z_0.size)
+    logs = jax.lax.scan(advance, (z_0, v_0), length=burn_in + steps)[1]
+    return jnp.mean(logs[burn_in:])
+
+
+def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
+    r"""x/y under gradient flow with weight decay.
+
+    .. math:: \frac{x_t}{y_t} = \frac{x_0}{y_0}
+              \exp\Bigl(-\frac{2\eta}{\rho_0^2}\,\frac{e^{2\eta\lambda t} - 1}{2\eta\lambda}\Bigr)
+
+    d(x/y)/dt = −2η (x/y)/ρ² (Section 4 of `intrinsic_lr`) with ρ² = ρ_0² e^{−2ηλt}: gradients are
+    orthogonal to z, so flow leaves the norm to the decay. |x/y| falls, whatever λ.
+
+    Args:
+        t: time in steps, any shape; z_0: the start, shape (2,); learning_rate: η; l2: λ.
+    """
+    z_0 = _start(z_0, learning_rate, l2)
+    t, rate = jnp.asarray(t), 2 * learning_rate * l2
+    grown = jnp.where(rate > 0, jnp.expm1(rate * t) / jnp.where(rate > 0, rate, 1.0), t)
+    return z_0[0] / z_0[1] * jnp.exp(-2 * learning_rate / (z_0 @ z_0) * grown)
+
+
+def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
+    check_rates(learning_rate, l2)
+    z_0 = jnp.asarray(z_0)
+    check_norm2(jnp.sum(z_0**2))
+    return z_0
