@@ -1,0 +1,260 @@
+r"""SGD on a scale-invariant loss as a stochastic differential equation.
+
+.. math:: dW = -\eta\,(\nabla L(W)\,dt + \Sigma_W^{1/2} dB) - \lambda_e W\,dt
+
+(5) of `intrinsic_lr` (Li, Lyu & Arora 2020), and the same process in the direction W̄ = W/‖W‖ and
+γ = (‖W‖²/η)², (9) and (10):
+
+.. math:: d\bar W = -\gamma^{-1/2}(\nabla L(\bar W)\,dt + \Sigma_{\bar W}^{1/2} dB)
+          - \frac{1}{2\gamma}\mathrm{Tr}\,\Sigma_{\bar W}\,\bar W\,dt, \qquad
+          \frac{d\gamma}{dt} = -4\lambda_e\gamma + 2\,\mathrm{Tr}\,\Sigma_{\bar W}
+
+Time is counted in steps of SGD. The noise is a function of the direction alone, since Σ_{cW} = Σ_W/c²
+(Lemma B.1), and is given by a root A of Σ_W̄ = A Aᵀ. Both equations are Itô's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.scale_invariant._checks import (
+    Scalar,
+    check,
+    check_intrinsic,
+    check_norm2,
+    check_positive,
+    check_rates,
+    known,
+)
+
+Loss = Callable[[Array], Array]
+NoiseRoot = Callable[[Array], Array]
+
+
+class DirectionPath(NamedTuple):
+    """A path of (9), (10) at the requested times."""
+
+    direction: Array  # W̄, (times, d)
+    gamma: Array  # (times,)
+
+
+def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
+    """The symmetric root of a covariance: W̄ ↦ Σ^½, shape (d, d), by its eigenvectors.
+
+    Args:
+        covariance: W̄ ↦ Σ_W̄, symmetric and positive semidefinite, with Σ_W̄ W̄ = 0.
+    """
+
+    def root(direction: Array) -> Array:
+        values, vectors = jnp.linalg.eigh(covariance(direction))
+        return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
+
+    return root
+
+
+def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRoot:
+    r"""A root of the covariance of minibatch gradients, drawn with replacement.
+
+    .. math:: \Sigma_w = \frac{1}{nB} \sum_i (\nabla\ell_i - \nabla L)(\nabla\ell_i - \nabla L)^T
+
+    Args:
+        losses: w ↦ the scale-invariant losses ℓ_i of the n samples, shape (n,); L is their mean.
+        batch_size: B.
+
+    Returns:
+        W̄ ↦ A of shape (d, n).
+    """
+    check("batch_size", batch_size, lambda v: v >= 1, "at least 1")
+
+    def root(direction: Array) -> Array:
+        slopes = jax.jacobian(losses)(direction)
+        return (slopes - slopes.mean(0, keepdims=True)).T / jnp.sqrt(len(slopes) * batch_size)
+
+    return root
+
+
+def weights_sde(
+    loss: Loss,
+    noise_root: NoiseRoot,
+    w_0: ArrayLike,
+    ts: ArrayLike,
+    *,
+    learning_rate: Scalar,
+    l2: Scalar,
+    key: Array,
+    dt: float = 0.1,
+    solver: diffrax.AbstractSolver | None = None,
+    tol: float | None = None,
+) -> Array:
+    r"""One path of SGD with weight decay in continuous time.
+
+    .. math:: dW = -\eta\,(\nabla L(W)\,dt + \Sigma_W^{1/2} dB) - \eta\lambda W\,dt, \qquad
+              \Sigma_W^{1/2} = A(W/\|W\|)/\|W\|
+
+    (5) of `intrinsic_lr`. Many paths: `jax.vmap` over `key`.
+
+    Args:
+        loss: L, scale-invariant, of a vector (d,).
+        noise_root: W̄ ↦ A with A Aᵀ = Σ_W̄, shape (d, m), and W̄ᵀA = 0.
+        w_0: W at the first time, shape (d,).
+        ts: times to return, in steps of SGD, ascending, shape (times,); numbers, not traced.
+        learning_rate: η; l2: λ.
+        key: of the Brownian motion. It alone sets the path: `direction_sde` with the same key,
+            times and `tol` is driven by the same one.
+        dt: longest step of the solver, in steps of SGD; each stretch between times is divided evenly.
+        solver: of diffrax, for Itô's equations; by default `diffrax.Euler()`, of strong order 1/2.
+            `diffrax.ItoMilstein()` has order 1 where the noise commutes, as with m = 1.
+        tol: resolution of the Brownian path, by default `dt`/2; the same `tol` at several `dt`
+            gives the same path.
+
+    Returns:
+        W at the times, shape (times, d).
+
+    Raises:
+        ValueError: if the loss or the noise is not scale-invariant at w_0, or for bad numbers.
+    """
+    check_rates(learning_rate, l2)
+    w_0 = jnp.asarray(w_0)
+    check_norm2(w_0 @ w_0)
+    _check_tangent(loss, noise_root, w_0)
+
+    def drift(t: Any, w: Array, args: Any) -> Array:
+        return -learning_rate * jax.grad(loss)(w) - learning_rate * l2 * w
+
+    def diffusion(t: Any, w: Array, args: Any) -> Array:
+        norm = jnp.linalg.norm(w)
+        return -learning_rate * noise_root(w / norm) / norm
+
+    return _solve(drift, diffusion, w_0, ts, key, dt, solver, tol)
+
+
+def direction_sde(
+    loss: Loss,
+    noise_root: NoiseRoot,
+    direction_0: ArrayLike,
+    gamma_0: Scalar,
+    ts: ArrayLike,
+    *,
+    intrinsic_lr: Scalar,
+    key: Array,
+    dt: float = 0.1,
+    solver: diffrax.AbstractSolver | None = None,
+    tol: float | None = None,
+) -> DirectionPath:
+    r"""One path of the direction and of γ: η and λ enter by ηλ alone.
+
+    .. math:: d\bar W = -\gamma^{-1/2}(\nabla L(\bar W)\,dt + A(\bar W)\,dB)
+              - \frac{1}{2\gamma}\mathrm{Tr}\,\Sigma_{\bar W}\,\bar W\,dt, \qquad
+              \frac{d\gamma}{dt} = -4\lambda_e\gamma + 2\,\mathrm{Tr}\,\Sigma_{\bar W}
+
+    (9), (10) of `intrinsic_lr`. ‖W̄‖ = 1 is kept by the equation and attracts; the solver leaves it by its
+    own error, which is a measure of that error.
+
+    Args:
+        loss, noise_root, ts, key, dt, solver, tol: as in `weights_sde`.
+        direction_0: W̄ at the first time, shape (d,), of norm 1.
+        gamma_0: γ there; intrinsic_lr: λ_e.
+
+    Raises:
+        ValueError: as `weights_sde`, and if `direction_0` is not of norm 1.
+    """
+    check_positive("gamma_0", gamma_0, "it is the inverse of the squared effective learning rate")
+    check_intrinsic(intrinsic_lr)
+    direction_0 = jnp.asarray(direction_0)
+    check(
+        "direction_0",
+        jnp.linalg.norm(direction_0),
+        lambda v: abs(v - 1) < 1e-3,
+        "of norm 1 (its norm is given here): it is w/‖w‖",
+    )
+    _check_tangent(loss, noise_root, direction_0)
+
+    def trace(direction: Array) -> Array:
+        return jnp.sum(noise_root(direction) ** 2)
+
+    def drift(t: Any, state: DirectionPath, args: Any) -> DirectionPath:
+        direction, gamma = state
+        unit = direction / jnp.linalg.norm(direction)
+        noise = trace(unit)
+        return DirectionPath(
+            -jax.grad(loss)(unit) / jnp.sqrt(gamma) - noise / (2 * gamma) * direction,
+            -4 * intrinsic_lr * gamma + 2 * noise,
+        )
+
+    def diffusion(t: Any, state: DirectionPath, args: Any) -> DirectionPath:
+        direction, gamma = state
+        root = noise_root(direction / jnp.linalg.norm(direction))
+        return DirectionPath(-root / jnp.sqrt(gamma), jnp.zeros(root.shape[1], root.dtype))
+
+    start = DirectionPath(direction_0, jnp.asarray(gamma_0, direction_0.dtype))
+    return _solve(drift, diffusion, start, ts, key, dt, solver, tol)
+
+
+def _solve(
+    drift: Callable[..., Any],
+    diffusion: Callable[..., Any],
+    start: Any,
+    ts: ArrayLike,
+    key: Array,
+    dt: float,
+    solver: diffrax.AbstractSolver | None,
+    tol: float | None,
+) -> Any:
+    """The state at `ts`, by steps of at most `dt` that end at each of them."""
+    check_positive("dt", dt, "it is the solver's step")
+    if not known(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
+        raise ValueError(
+            "`ts` must be at least two ascending times, as numbers: the first is that of the start"
+        )
+    times = np.asarray(ts, float)
+    counts = np.ceil(np.diff(times) / dt * (1 - 1e-9)).astype(int)
+    pieces = [
+        np.linspace(a, b, n, endpoint=False)
+        for a, b, n in zip(times[:-1], times[1:], counts, strict=True)
+    ]
+    grid = np.concatenate([*pieces, times[-1:]])
+    shape = jax.tree.leaves(jax.eval_shape(lambda: diffusion(0.0, start, None)))[0].shape[-1:]
+    dtype = jax.tree.leaves(start)[0].dtype
+    brownian = diffrax.VirtualBrownianTree(
+        times[0],
+        times[-1],
+        tol=dt / 2 if tol is None else tol,
+        shape=jax.ShapeDtypeStruct(shape, dtype),
+        key=key,
+    )
+    return diffrax.diffeqsolve(
+        diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, brownian)),
+        diffrax.Euler() if solver is None else solver,
+        grid[0],
+        grid[-1],
+        None,
+        start,
+        saveat=diffrax.SaveAt(ts=jnp.asarray(times)),
+        stepsize_controller=diffrax.StepTo(jnp.asarray(grid)),
+        max_steps=len(grid),
+        adjoint=diffrax.ForwardMode(),
+    ).ys
+
+
+def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
+    """A sentence for a loss or a noise that is not scale-invariant at w; traced weights pass."""
+    norm = jnp.linalg.norm(w)
+    slope, root = jax.grad(loss)(w), noise_root(w / norm)
+    for name, along, all_of_it in (
+        ("loss", slope @ w / norm, jnp.linalg.norm(slope)),
+        ("noise_root", jnp.linalg.norm(w @ root) / norm, jnp.linalg.norm(root)),
+    ):
+        if (
+            known(along, all_of_it)
+            and abs(along) > 10 * jnp.sqrt(jnp.finfo(w.dtype).eps) * all_of_it
+        ):
+            raise ValueError(
+                f"`{name}` is not scale-invariant: {float(abs(along) / all_of_it):.1g} of its gradient points along "
+                "the weights, where there must be none; freeze what is not normalized, and project the noise"
+            )
