@@ -11,6 +11,8 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.optimizers`: SGD with L2, AutoL2 and the rule λ = c/T, for any optax loop
+- `ntkdecay.scale_invariant`: networks that do not feel the scale of their weights (k = 0): the
+  intrinsic learning rate, its SDE, equilibrium, jumps and periods
 - `ntkdecay.output_scale`: lazy and active training by the output's scale α, and optimizers for it
 - `ntkdecay.datasets`: images and labels
 - `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         power_counting,
         predict,
         report,
+        scale_invariant,
         symbolic,
         training,
     )
@@ -51,6 +54,7 @@ __all__ = [
     "power_counting",
     "predict",
     "report",
+    "scale_invariant",
     "stax",
     "symbolic",
     "training",
