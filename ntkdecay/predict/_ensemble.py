@@ -17,6 +17,7 @@ from ntkdecay.predict._checks import (
     as_float,
     as_matrix,
     check_degree,
+    check_l2,
     check_non_negative,
     is_traced,
 )
@@ -104,7 +105,7 @@ def gradient_descent_mse_ensemble(
         ValueError: as `gradient_descent_mse`, or if `get` or a keyword argument is not understood.
     """
     degree = check_degree(degree)
-    l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
+    l2 = check_l2(l2)
     learning_rate = check_non_negative(
         learning_rate, "learning_rate", "it turns steps into gradient-flow time"
     )

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import check_ascending, check_non_negative, is_traced
+from ntkdecay.predict._checks import (
+    check_ascending,
+    check_l2,
+    check_momentum,
+    check_non_negative,
+    is_traced,
+)
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._response import exprel
 from ntkdecay.predict._state import Loss, Point, PredictFnState, Wide, predictor, wide_network
@@ -71,9 +77,10 @@ def gradient_descent(
         ValueError: as `gradient_descent_mse`; if mappings do not fit each other; if the flow is too stiff for the
             default solver.
     """
-    l2 = jax.tree.map(
-        lambda one: check_non_negative(one, "l2", "it multiplies ‖θ‖²/2 in the loss"), l2
-    )
+    l2 = check_l2(l2)
+    momentum = check_momentum(momentum)
+    if not (rtol is None or rtol > 0) or not (atol is None or atol > 0):
+        raise ValueError(f"`rtol` is {rtol} and `atol` is {atol}; tolerances must be > 0.")
     learning_rate = check_non_negative(
         learning_rate, "learning_rate", "it turns steps into gradient-flow time"
     )

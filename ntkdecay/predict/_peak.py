@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import as_float, check_degree, check_non_negative, check_shape
+from ntkdecay.predict._checks import (
+    as_float,
+    check_degree,
+    check_l2,
+    check_non_negative,
+    check_shape,
+)
 from ntkdecay.predict._modes import decompose
 from ntkdecay.predict._request import Reduction
 from ntkdecay.predict._response import on_training_set
@@ -46,7 +52,7 @@ def peak_time(
         ValueError: as `gradient_descent_mse`.
     """
     degree = check_degree(degree)
-    l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
+    l2 = check_l2(l2)
     learning_rate = check_non_negative(
         learning_rate, "learning_rate", "it turns steps into gradient-flow time"
     )

@@ -10,7 +10,13 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import check_ascending, check_non_negative, refuse
+from ntkdecay.predict._checks import (
+    check_ascending,
+    check_l2,
+    check_momentum,
+    check_non_negative,
+    refuse,
+)
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._state import Loss, Point, PredictFnState, predictor, wide_network
 
@@ -57,9 +63,8 @@ def sgd(
         ValueError: as `gradient_descent`, or if `batches` or `t` is not what is said above.
     """
     numbers = jax.tree.map(lambda one: 0.0 if callable(one) else one, l2, is_leaf=callable)
-    jax.tree.map(
-        lambda one: check_non_negative(one, "l2", "it multiplies ‖θ‖²/2 in the loss"), numbers
-    )
+    check_l2(numbers)
+    momentum = check_momentum(momentum)
     if not callable(learning_rate):
         learning_rate = check_non_negative(
             learning_rate, "learning_rate", "it is the length of a step"

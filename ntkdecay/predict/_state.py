@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -104,13 +105,14 @@ class Wide:
 
     def test_kernels(self, k_test_train: Any) -> tuple[Array, tuple[int, ...]]:
         """The kernels between test and training points as matrices, and the shape of the test outputs."""
-        given = (
-            [k_test_train]
-            if self.layers is None
-            else [k_test_train[layer] for layer in self.layers]
-        )
-        arrays = [jnp.asarray(k, self.y.dtype) for k in given]
-        shape = _axes.test_shape(arrays[0].shape, self.y.shape, self.trace_axes)
+        named: Any = k_test_train if isinstance(k_test_train, Mapping) else {None: k_test_train}
+        layers = (None,) if self.layers is None else self.layers
+        if set(named) != set(layers):
+            raise ValueError(
+                "`k_test_train` must be given as `k_train_train` is: one kernel, or a mapping from the same layer names."
+            )
+        arrays = [jnp.asarray(named[layer], self.y.dtype) for layer in layers]
+        shape, *_ = (_axes.test_shape(k.shape, self.y.shape, self.trace_axes) for k in arrays)
         return jnp.stack([as_matrix(k) for k in arrays]), shape
 
     def flat(self, f: Any, shape: tuple[int, ...], name: str) -> Array:
@@ -124,11 +126,14 @@ class Wide:
         dtype, n = self.y.dtype, len(self.kernels)
 
         def filled(value: Any, default: float, shape: tuple[int, ...]) -> Array:
-            return (
-                jnp.full(shape, default, dtype)
-                if value is None
-                else jnp.asarray(value, dtype).reshape(shape)
-            )
+            if value is None:
+                return jnp.full(shape, default, dtype)
+            if np.shape(value) != shape:
+                raise ValueError(
+                    f"The `State` holds an array of shape {np.shape(value)} where this network has {shape}; the usual "
+                    "cause is the state of another network, or of several times: take one of them."
+                )
+            return jnp.asarray(value, dtype)
 
         return (
             Point(filled(state.scale, 1.0, (n,)), filled(state.weights, 0.0, (n, *outputs))),

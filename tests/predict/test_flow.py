@@ -95,12 +95,12 @@ def test_above_512_outputs_a_stiff_flow_is_still_solved_implicitly():
     np.testing.assert_allclose(flow, exact, atol=5e-4)  # atol × the largest eigenvalue, and more
 
 
-@pytest.mark.parametrize(("t", "steps"), [(1e4, "3e"), (None, "2e")])
-def test_a_flow_too_stiff_for_its_size_is_refused_at_once(t, steps):
+def test_a_flow_too_stiff_for_its_size_is_refused_at_once():
     """Tsit5's steps are 3/γ_max long, and the kernel decays: γ_max (1 − e^{−ct})/c of them in units of 3."""
     k, y = np.diag(np.geomspace(1e-4, 1e4, 8)), normal(5, 8, 300)
-    with pytest.raises(ValueError, match=rf"about {steps}\+0[78] steps, more than `max_steps`"):
-        gradient_descent(squared_error, k, y, l2=1e-5, degree=2)(t)
+    for t, steps in ((1e4, r"3e\+07"), (None, r"2e\+08")):
+        with pytest.raises(ValueError, match=rf"about {steps} steps, more than `max_steps`"):
+            gradient_descent(squared_error, k, y, l2=1e-5, degree=2)(t)
     gentle = gradient_descent(squared_error, k, y, l2=1e-5, degree=2)(1e-3)
     exact = gradient_descent_mse(k, y, l2=1e-5, degree=2, reduction="sum")(1e-3)
     np.testing.assert_allclose(gentle, exact, atol=1e-4)  # 1e-8 of w × 1e4
@@ -112,7 +112,11 @@ def test_infinite_time():
         one, K_TRAIN @ np.linalg.solve(K_TRAIN + 0.1 * np.eye(N), Y), atol=1e-6
     )
     assert (
-        np.abs(gradient_descent(squared_error, K_TRAIN, Y, l2=0.1, degree=2)(np.inf, START)).max()
+        np.abs(
+            gradient_descent(squared_error, K_TRAIN, Y, l2=0.1, degree=2, solver=diffrax.Tsit5())(
+                np.inf, START
+            )
+        ).max()
         < 1e-6
     )
 
@@ -146,7 +150,8 @@ def test_a_path_of_l2_in_one_call(predictor):
         return predictor(cross_entropy, K_TRAIN, Y, l2=l2, degree=2, **options)(5, START)
 
     l2 = jnp.array([0.0, 1.0])
-    np.testing.assert_allclose(jax.vmap(at)(l2), [at(float(one)) for one in l2], atol=1e-6)
+    one_by_one = [jax.jit(at)(one) for one in l2]
+    np.testing.assert_allclose(jax.vmap(at)(l2), one_by_one, atol=1e-6)
 
 
 def falling_l2(step):
@@ -233,10 +238,10 @@ def test_sgd_resumes_schedules_batches_and_momentum():
 
 @settings(max_examples=8)
 @given(
-    values=st.lists(st.floats(0, 2), min_size=2, max_size=4), degree=st.sampled_from([0, 1, 2, 3.5])
+    values=st.lists(st.floats(0, 2), min_size=3, max_size=3), degree=st.sampled_from([0, 1, 2, 3.5])
 )
 def test_piecewise_constant_l2_composes_the_closed_form(values, degree):
-    boundaries = np.linspace(0.7, 2.1, len(values) - 1) if len(values) > 2 else np.array([1.1])
+    boundaries = np.array([0.7, 2.1])
     t = np.array([0.0, 0.7, 1.0, 2.5, 4.0])
     ours = gradient_descent_mse(
         K_TRAIN,
@@ -335,6 +340,14 @@ def normal_kernel(key):
         ({"k_train_train": {"a": K_TRAIN}, "l2": {"a": 0.1}, "degree": 3}, "leave `degree` out"),
         ({"l2_from": "zero"}, "`l2_from` is 'zero'"),
         ({"learning_rate": -1.0}, "`learning_rate` must be >= 0"),
+        ({"l2": [0.1, 0.2]}, r"`l2` has shape \(2,\); it must be a number here"),
+        ({"l2": {"a": -0.1}, "k_train_train": {"a": K_TRAIN}, "degree": None}, "`l2` must be >= 0"),
+        ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
+        ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
+        ({"degree": 0.5}, "`degree` is 0.5"),
+        ({"trace_axes": (0,)}, "not their samples"),
+        ({"y_train": Y[:5]}, r"shape \(6, 6\), but labels of shape \(5, 2\)"),
+        ({"k_train_train": np.nan * K_TRAIN}, "NaN or infinite"),
         ({"k_train_train": np.triu(K_TRAIN)}, "not symmetric"),
     ],
 )
@@ -370,6 +383,16 @@ def test_bad_times_and_schedules_are_refused():
     steps = sgd(squared_error, K_TRAIN, Y, l2=0.1, degree=2, learning_rate=0.1)
     for call, message in [
         (lambda: flow([2.0, 1.0]), "ascending"),
+        (lambda: flow(-1.0), "`t` must be >= 0"),
+        (lambda: steps(-1), "`t` must be >= 0"),
+        (lambda: flow(1.0, None), "nothing to predict"),
+        (lambda: flow(1.0, np.ones(3)), "`fx_train_0` has shape"),
+        (lambda: flow(1.0, START, np.ones(2), K_TEST), "`fx_test_0` has shape"),
+        (lambda: steps(1, START, 0.0, K_TEST[:, :5]), r"must be \(n_test, 6\)"),
+        (lambda: steps(1, START, 0.0, {"a": K_TEST}), "as `k_train_train` is"),
+        (lambda: steps(1, State(START, weights=np.ones((2, 2)))), "state of another network"),
+        (lambda: gradient_descent(squared_error, K_TRAIN, Y, l2=0.1, degree=2, rtol=0.0), "> 0"),
+        (lambda: gradient_descent(squared_error, K_TRAIN, Y, l2=0.1, degree=2, atol=-1.0), "> 0"),
         (lambda: steps([2, 1]), "ascending"),
         (lambda: steps(1.5), "whole numbers"),
         (lambda: steps(), "no limit to jump to"),
