@@ -60,6 +60,12 @@ def test_it_is_eigh(degree, reduction, l2_from):
     ):
         assert a.shape == b.shape
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-10)
+
+
+def test_it_is_eigh_where_nothing_or_test_points_alone_are_asked():
+    options = {"l2": 0.02, "degree": 1, "reduction": "sum"}
+    exact = gradient_descent_mse(K[:N, :N], Y, **options)
+    found = gradient_descent_mse_matrix_free(product, Y, tolerance=1e-12, **options)
     for a, b in (
         (exact(), found()),
         (exact(2.0), found(2.0)),
@@ -234,16 +240,17 @@ def test_a_space_that_is_too_small_names_the_remedy():
             lambda v: jnp.asarray(k) @ v, y, l2=0.0, degree=2, reduction="sum", **options
         )(t)
 
-    with pytest.raises(ValueError, match=r"above `tolerance` = 1e-09 at `max_depth` = 20: raise"):
-        matrix_free(100.0, tolerance=1e-9, max_depth=20)
-    with pytest.raises(Exception, match=r"at `max_depth` = 20: raise one of them"):
-        jax.jit(lambda t: matrix_free(t, tolerance=1e-9, max_depth=20))(100.0).block_until_ready()
+    with pytest.raises(ValueError, match=r"above `tolerance` = 1e-09 at `max_depth` = 16: raise"):
+        matrix_free(100.0, tolerance=1e-9, max_depth=16)
+    with pytest.raises(Exception, match=r"at `max_depth` = 16: raise one of them"):
+        jax.jit(lambda t: matrix_free(t, tolerance=1e-9, max_depth=16))(100.0).block_until_ready()
 
 
 @pytest.mark.parametrize(
     ("change", "call", "message"),
     [
         ({"l2": -1.0}, {}, "`l2` must be >= 0"),
+        ({"l2": [0.1, 0.2]}, {}, "vmap over it"),
         ({"degree": 0.5}, {}, "`degree` is 0.5"),
         ({"learning_rate": -1.0}, {}, "`learning_rate` must be >= 0"),
         ({"reduction": "max"}, {}, "`reduction` is 'max'"),

@@ -83,11 +83,11 @@ def test_l2_0_is_neural_tangents_for_all_trace_axes(trace_axes):
 
     k_train_train, k_test_train = unzip(k[:N_TRAIN, :N_TRAIN]), unzip(k[N_TRAIN:, :N_TRAIN])
     args = (normal(5, N_TRAIN, *shape), normal(6, N_TEST, *shape), k_test_train)
-    for t in (2.0, np.array([1.0, 20.0])):
-        theirs, ours = both(args, t, normal(7, N_TRAIN, *shape), k_train_train, trace_axes)
-        for a, b in zip(theirs, ours, strict=True):
-            assert a.shape == b.shape
-            np.testing.assert_allclose(b, a, rtol=0, atol=1e-12)
+    t = np.array([1.0, 20.0])
+    theirs, ours = both(args, t, normal(7, N_TRAIN, *shape), k_train_train, trace_axes)
+    for a, b in zip(theirs, ours, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 1.5, 2, 3])
@@ -154,6 +154,7 @@ def test_transformations(case):
     arguments = (0.1, 2.0, jnp.asarray(y), jnp.asarray(start))
     value, slopes = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3)))(*arguments)
     assert float(value) == pytest.approx(float(total(*arguments)), rel=1e-13)
+    total = jax.jit(total)
     for i, slope in enumerate(slopes):
         direction = np.ones_like(arguments[i])
         step = 1e-6 * direction
@@ -162,7 +163,7 @@ def test_transformations(case):
         )
         assert float(jnp.sum(slope * direction)) == pytest.approx(float(up - down) / 2e-6, rel=1e-6)
     l2 = jnp.array([0.0, 0.1, 3.0])
-    path = jax.vmap(lambda one: total(one, *arguments[1:]))(l2)
+    path = jax.jit(jax.vmap(lambda one: total(one, *arguments[1:])))(l2)
     np.testing.assert_allclose(path, [total(float(one), *arguments[1:]) for one in l2], rtol=1e-13)
 
 
@@ -238,21 +239,17 @@ def test_peak_time_is_the_minimum_of_the_loss(case, degree):
     predict_fn = gradient_descent_mse(
         case["k_train_train"], y, l2=l2, degree=degree, learning_rate=0.5
     )
-
-    def loss(t):
-        return float(jnp.sum((predict_fn(t, start) - y) ** 2))
-
     t = np.geomspace(1e-2, 1e6, 4001)
     losses = jnp.sum((predict_fn(t, start) - y[None]) ** 2, axis=(1, 2))
     assert float(peak) == pytest.approx(t[np.argmin(losses)], rel=5e-3)
-    slope = jax.grad(lambda t: jnp.sum((predict_fn(t, start) - y) ** 2))(peak)
-    assert abs(slope) * peak < 1e-10 * loss(0.0)
+    slope = jax.jit(jax.grad(lambda t: jnp.sum((predict_fn(t, start) - y) ** 2)))(peak)
+    assert abs(slope) * peak < 1e-10 * np.sum((start - y) ** 2)
 
 
 def test_peak_time_of_one_mode_is_where_it_stands_still():
     gamma, l2 = 2.0, 0.1
     peak = peak_time([[gamma]], [[1.0]], l2=l2, degree=2, reduction="sum")
-    assert abs(jax.grad(lambda t: mode(t, gamma, l2, 2))(peak)) < 1e-14
+    assert abs(jax.jit(jax.grad(lambda t: mode(t, gamma, l2, 2)))(peak)) < 1e-14
     # only γ/λ and λt matter
     scaled = peak_time([[10 * gamma]], [[1.0]], l2=10 * l2, degree=2, reduction="sum")
     assert float(10 * scaled) == pytest.approx(float(peak), rel=1e-12)
@@ -263,7 +260,7 @@ def test_peak_time_is_differentiable_and_vmaps(case):
         return peak_time(case["k_train_train"], case["y"], l2=l2, degree=2)
 
     l2 = jnp.array([0.003, 0.03])
-    for one, slope in zip(l2, jax.vmap(jax.grad(peak))(l2), strict=True):
+    for one, slope in zip(l2, jax.jit(jax.vmap(jax.grad(peak)))(l2), strict=True):
         assert float(slope) == pytest.approx(
             float(peak(one * 1.0001) - peak(one * 0.9999)) / float(2e-4 * one), rel=1e-5
         )

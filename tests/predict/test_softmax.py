@@ -10,7 +10,7 @@ from ntkdecay import datasets, kernels, stax
 from ntkdecay.predict import gradient_descent
 
 N, N_TEST, CLASSES, DEGREE, L2 = 500, 50, 10, 2, 1e-3
-T = np.array([1.0, 30.0, 300.0])
+T = np.array([1.0, 10.0, 100.0])
 
 
 def cross_entropy(fx, y):
