@@ -7,7 +7,6 @@ timed up to 3,000 samples. The slopes of log time against log N are printed at t
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,11 +17,7 @@ SIZES = (300, 1000, 3000, 8000)
 KERNEL_FN = stax.serial(*(stax.Dense(1, b_std=None), stax.Relu()) * 2, stax.Dense(1, b_std=None))[2]
 TILE = 1000
 METHODS = ("eigh", "Krylov, stored kernel", "Krylov, tiles")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_enable_x64", True)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(scope="module")

@@ -15,25 +15,12 @@ from ntkdecay.predict import gradient_descent_mse, mode
 L2 = 0.01
 RATES = L2 * np.geomspace(1e-4, 1e6, 2000)
 T = np.geomspace(1e-3, 10, 1000) / L2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_enable_x64", True)
-
-
-@pytest.fixture(scope="module")
-def medians():
-    """Median seconds by name; the ratios are printed when the module ends."""
-    found = {}
-    yield found
-    for slow, fast in (
-        ("LSODA, atol 1e-8", "mode"),
-        ("LSODA, atol 1e-12", "mode"),
-        ("neural-tangents", "ntkdecay"),
-    ):
-        if slow in found and fast in found:
-            print(f"\n{slow} / {fast}: {found[slow] / found[fast]:.2f}")
+RATIOS = (
+    ("LSODA, atol 1e-8", "mode"),
+    ("LSODA, atol 1e-12", "mode"),
+    ("neural-tangents", "ntkdecay"),
+)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.benchmark(group="2000 modes x 1000 times, k = 2")

@@ -15,20 +15,7 @@ RATIOS = (
     ("linearized network", "sgd"),
     ("neural-tangents' ODE", "flow"),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_enable_x64", True)
-
-
-@pytest.fixture(scope="module")
-def medians():
-    found = {}
-    yield found
-    for slow, fast in RATIOS:
-        if slow in found and fast in found:
-            print(f"\n{slow} / {fast}: {found[slow] / found[fast]:.2f}")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(scope="module")
