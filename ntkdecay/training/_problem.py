@@ -155,6 +155,12 @@ def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State]
         change, moments = optimizer.update(
             gradient, state.optimizer, state.params, value=value, error=1 - accuracy(fx, y)
         )
+        # Under x64 a grid's float64 η or λ promotes what it meets; a float32 member stays one.
+        moments = jax.tree.map(
+            lambda new, old: new if new.dtype == old.dtype else new.astype(old.dtype),
+            moments,
+            state.optimizer,
+        )
         return State(optax.apply_updates(state.params, change), moments, order, state.params_0)
 
     return step

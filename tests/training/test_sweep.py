@@ -97,6 +97,16 @@ def test_coupled_l2_is_one_minus_eta_lambda_exactly():
         np.testing.assert_allclose(end, shrunk, rtol=3e-16)
 
 
+def test_float32_members_stay_float32_under_x64():
+    grid = {"learning_rate": [0.01], "l2": [0.1]}
+    half = lambda key: jax.tree.map(lambda p: p.astype(jnp.float32), init(key))  # noqa: E731
+    x, y = X.astype(np.float32), Y.astype(np.float32)
+    data, params = sweep(
+        half, apply_fn, loss, sgd, grid, x, y, steps=2, metrics=["loss"], return_params=True
+    )
+    assert data["loss"].dtype == params["w"].dtype == np.float32
+
+
 def test_an_epoch_takes_every_sample_once_and_the_next_another_order():
     seen = sweep(
         lambda key: jnp.zeros(12), lambda p, x: p[None] + 0 * x[:, :1],
