@@ -5,6 +5,8 @@ best test accuracy, at that accuracy, and at the best one within a budget of ste
 t_* = c'/(ηλ) for plain SGD, a line of slope −1 in logarithms.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 import optax
 import xarray as xr
 
-from ntkdecay import datasets, report
+from ntkdecay import datasets, networks, report, training
 
 WITHIN = 0.005
 """Half a percent: the test accuracy counts as best when this near to its maximum."""
@@ -146,3 +148,84 @@ def plain(array: xr.DataArray) -> dict:
 def colors(count: int) -> np.ndarray:
     """As many colours, from dark to light."""
     return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A grid over η and λ of one network."""
+
+    data: datasets.Name
+    """Which images."""
+    samples: int
+    """Training samples."""
+    test_samples: int
+    """Test samples."""
+    learning_rates: tuple[float, ...]
+    """η, ascending."""
+    l2: tuple[float, ...]
+    """λ, ascending, from 0."""
+    budget: float
+    """Epochs × η × λ of every run with λ > 0."""
+    most_epochs: float = np.inf
+    """Runs with λ > 0 that need more epochs are left out."""
+    zero_epochs: float = 0.0
+    """Epochs of the runs with λ = 0."""
+    zero_over_rate: bool = True
+    """Whether those are divided by η."""
+    batch_size: int | None = None
+    """Samples of a step; none: all."""
+    image_size: int = 0
+    """Pixels a side that images are enlarged to; 0: as they are."""
+    record: int = 40
+    """Measurements of a run, spaced geometrically."""
+    members_per_batch: int | None = None
+    """Runs side by side; none: measured."""
+    eval_batch_size: int | None = None
+    """Samples that are measured at a time; none: all."""
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.samples // self.batch_size if self.batch_size else 1
+
+    def epochs(self, learning_rate: float, l2: float) -> float:
+        """How long a run is."""
+        if l2 == 0:
+            return self.zero_epochs / learning_rate if self.zero_over_rate else self.zero_epochs
+        epochs = self.budget / (learning_rate * l2)
+        return epochs if epochs <= self.most_epochs * (1 + 1e-6) else 0.0
+
+
+def run(
+    setup: Setup,
+    network: networks.Network,
+    options: report.Options,
+    progress: str,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_loss,
+    optimizer: Callable[..., optax.GradientTransformation] = lambda learning_rate: optax.sgd(
+        learning_rate
+    ),
+) -> xr.Dataset:
+    """Every η and λ of a setup from the same initialization, by SGD without momentum if not said otherwise."""
+    x, y, x_test, y_test = images(
+        options, setup.data, setup.samples, setup.test_samples, setup.image_size
+    )
+    return training.sweep(
+        lambda key: network.init(key, x),
+        network.apply,
+        loss,
+        optimizer,
+        {"learning_rate": setup.learning_rates, "l2": setup.l2},
+        x,
+        y,
+        steps=lambda learning_rate, l2: setup.epoch * setup.epochs(learning_rate, l2),
+        record=setup.record,
+        x_test=x_test,
+        y_test=y_test,
+        batch_size=setup.batch_size,
+        metrics=["loss", "accuracy", "test_loss", "test_accuracy"],
+        eval_batch_size=setup.eval_batch_size,
+        members_per_batch=setup.members_per_batch,
+        store=options.store,
+        progress=progress,
+    )
