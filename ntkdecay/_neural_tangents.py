@@ -22,8 +22,10 @@ import jax
 import jax.core
 import jax.extend.core
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.interpreters import ad
+
+from ntkdecay._patches import by_slices
 
 _TESTED = "0.10.2 and 0.12.0"
 
@@ -145,6 +147,7 @@ def _repair() -> None:
     """Rebinds the private functions of neural-tangents that call what JAX and scipy removed."""
     empirical: Any = importlib.import_module("neural_tangents._src.empirical")
     predict: Any = importlib.import_module("neural_tangents._src.predict")
+    rules: Any = importlib.import_module("neural_tangents._src.utils.rules")
 
     def get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_in):
         primals_out, closed = _linear_jaxpr(fn, *primals_in)
@@ -222,6 +225,8 @@ def _repair() -> None:
             transform_name_stack=lambda _: contextlib.nullcontext()
         ),
     )
+    conv = lax.conv_general_dilated_p
+    rules.JACOBIAN_RULES[conv] = by_slices(rules.JACOBIAN_RULES[conv])
     # On a CPU max_learning_rate would pass scipy's eigvalsh an argument it no longer takes.
     predict._is_on_cpu = lambda _: False
 

@@ -145,15 +145,15 @@ def ntk_of(
     x2: Array | None,
 ) -> Any:
     """Σ ∂f(x1) ∂f(x2), the first derivative taken at params1, the second at params2."""
-    uses1 = factors(method, apply_fn, params1, x1, apart)
-    uses2 = uses1 if x2 is None else factors(method, apply_fn, params2, x2, apart, like=uses1)
+    leaves1 = factors(method, apply_fn, params1, x1, apart)
+    leaves2 = leaves1 if x2 is None else factors(method, apply_fn, params2, x2, apart)
     out = jax.eval_shape(apply_fn, params1, x1)
     shape1 = out.shape
     shape2 = (len(x1 if x2 is None else x2), *shape1[1:])
     zeros = jnp.zeros(kernel_shape(shape1, shape2, trace, diagonal), out.dtype)
     kernels = [
         zeros + contract(a, b, shape1, shape2, apart, trace, diagonal)
-        for a, b in zip(uses1, uses2, strict=True)
+        for a, b in zip(leaves1, leaves2, strict=True)
     ]
     if per_layer:
         return jax.tree.structure(params1).unflatten(kernels)

@@ -209,3 +209,17 @@ def flax_layers(params, x):
 def test_flax(module, f, x, vmap_axes):
     params = jax.jit(module().init)(jax.random.key(0), x)["params"]
     check(f, params, x, vmap_axes)
+
+
+@pytest.mark.parametrize("outputs", [1, 20])
+def test_a_filter_over_many_positions_has_the_cheaper_of_two_jacobians(outputs):
+    """By reverse mode if the patches are larger than the Jacobian, else by the product of the two."""
+
+    def f(p, x):
+        return (jnp.tanh(conv(p[0], x)) ** 2).mean((1, 2)) @ p[1]
+
+    params, x = draw([(3, 3, 2, 4), (4, outputs)]), IMAGES
+    text = jax.jit(lambda p: empirical_ntk(f, p, x)).lower(params).as_text()
+    by_sample = text.count("feature_group_count = 4") + text.count("batch_group_count = 4")
+    assert (by_sample > 0) == (outputs == 1)
+    check(f, params, x, 0)
