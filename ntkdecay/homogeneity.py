@@ -105,7 +105,8 @@ def _along(f: Callable[[Any], Array], direction: Any) -> Callable[[Any], Array]:
 def _euler(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
     """f and Σ θ ∂f, with no θ zero."""
     params = _without_zeros(params)
-    return jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
+    with jax.numpy_rank_promotion("allow"):  # stax adds biases so
+        return jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
 
 
 def _without_zeros(params: Any) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from ntkdecay import stax
 from ntkdecay.homogeneity import degree, lemma_1
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 2, 6, 6))
@@ -86,6 +87,13 @@ def test_degree_in_float32():
     params = [p.astype(np.float32) for p in draw("ReLU", 0)]
     measured = degree(NETWORKS["ReLU"], params, IMAGES.astype(np.float32))
     np.testing.assert_allclose(measured.degree, 3, rtol=1e-5)
+
+
+def test_a_stax_network_with_biases_is_read_and_refused():
+    init, apply_fn, _ = stax.serial(stax.Dense(4, b_std=0.1), stax.Relu(), stax.Dense(2, b_std=0.1))
+    params = init(jax.random.key(0), FLAT.shape)[1]
+    with pytest.raises(ValueError, match="usual causes are biases"):
+        degree(apply_fn, params, FLAT)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.1])
