@@ -5,7 +5,7 @@ r"""Networks whose function does not depend on the scale of their weights (k = 0
 L2 does not shrink such a function. It shrinks the weights, and with them what a step is worth: the
 direction w/‖w‖ moves with the effective learning rate η/‖w‖². Li, Lyu & Arora (2020), `intrinsic_lr`: noise
 and decay balance it at √(2ηλ)/σ, a time 1/(ηλ) later. Lobacheva et al. (2021), `periodic`: with little
-noise it grows until training destabilizes, and begins again.
+noise it grows until training destabilizes, and begins again. The papers' networks are in `scale_invariant.networks` (flax).
 """
 
 from ntkdecay.scale_invariant._equivalence import (
@@ -27,6 +27,7 @@ from ntkdecay.scale_invariant._intrinsic import (
     relaxation_time,
     stationary_learning_rate,
 )
+from ntkdecay.scale_invariant._invariance import is_scale_invariant
 from ntkdecay.scale_invariant._norm import (
     bounds,
     cosine_distance,
@@ -95,6 +96,7 @@ __all__ = [
     "gamma_path",
     "hop_threshold",
     "intrinsic_learning_rate",
+    "is_scale_invariant",
     "jump_threshold",
     "jump_times",
     "least_value",

@@ -1,0 +1,222 @@
+r"""Networks whose outputs do not change when all their weights are multiplied by one number.
+
+.. math:: f(c\,w; x) = f(w; x) \quad \text{for } c > 0
+
+Every convolution is followed by a normalization without scale and offset, before the activation;
+what a residual stream adds is normalized before it is used. The last, dense layer is frozen: no parameter of it is in
+the tree, its weights are a constant of a set Frobenius norm (`intrinsic_lr`, Section 5 and Appendix A; `periodic`, Appendix B:
+norm 10). Images are (n, height, width, channels).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay.networks import Network
+from ntkdecay.scale_invariant._checks import check_positive
+
+Norm = Literal["batch", "layer", "group", "instance"]
+
+_HE = math.sqrt(2)
+_AXES = {
+    "batch": (0, 1, 2),
+    "layer": (1, 2, 3),
+    "instance": (1, 2),
+}  # of (n, height, width, channels)
+
+
+def cnn(
+    outputs: int = 10,
+    *,
+    channels: tuple[int, ...] = (32, 32, 64, 64),
+    **frozen: Any,
+) -> Network:
+    """The small CNN for MNIST of `intrinsic_lr` (Figure 3): 3 × 3 convolutions, pooling by 2 after every other.
+
+    The paper gives the number of layers, four, not their widths.
+
+    Args:
+        outputs: number of outputs.
+        channels: of each convolution.
+        frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+    """
+    return _network(_Plain, (tuple(channels), tuple(range(1, len(channels), 2))), outputs, **frozen)
+
+
+def conv_net(
+    outputs: int = 10,
+    *,
+    width: int = 32,
+    norm: Norm = "batch",
+    groups: int = 8,
+    epsilon: float = 1e-10,
+    head_norm: float = 10.0,
+    head_seed: int = 0,
+) -> Network:
+    """The ConvNet of `periodic` (Appendix B): three 3 × 3 convolutions of 1, 2 and 4 times `width` channels, pooled by 2.
+
+    Args:
+        outputs: number of outputs.
+        width: channels of the first convolution; the paper's factor is 32.
+        norm: over the batch and the pixels of a channel ("batch"), all of a sample ("layer"), groups of its channels
+            ("group") or one channel of it ("instance").
+        groups: for "group".
+        epsilon: added to each variance; invariance is exact as it goes to 0.
+        head_norm: Frobenius norm of the last layer's weights.
+        head_seed: of the last layer; it is the same for every key of `init`.
+
+    Returns:
+        `init(key, x, w_std=√2, b_std=0) -> params` without the last layer, and `apply(params, x)`.
+
+    Raises:
+        ValueError: if a size is not positive or `norm` unknown.
+    """
+    check_positive("width", width, "it is a number of channels")
+    fields = (width, 2 * width, 4 * width), (0, 1, 2)
+    return _network(
+        _Plain, fields, outputs, norm=norm, groups=groups, epsilon=epsilon, head_norm=head_norm, head_seed=head_seed
+    )  # fmt: skip
+
+
+def pre_resnet(depth: int = 20, outputs: int = 10, *, width: int = 16, **frozen: Any) -> Network:
+    """PreResNet (He et al. 2016) of depth 6 n + 2 for small images: normalization and ReLU before each convolution.
+
+    The weights of the stream and of what is added to it scale together, and the stream is normalized
+    before each use: the network is invariant to the scale of all weights, not to that of one array.
+
+    Args:
+        depth: 6 n + 2: 8, 14, 20, 32, …
+        outputs: number of outputs.
+        width: channels of the first group; the papers' is 16.
+        frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+    """
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"depth is {depth}; allowed are 6 n + 2: 8, 14, 20, 32, …")
+    check_positive("width", width, "it is a number of channels")
+    return _network(_PreResNet, (blocks, width), outputs, **frozen)
+
+
+def resnet_18(outputs: int = 10, *, width: int = 64, **frozen: Any) -> Network:
+    """ResNet-18 (He et al. 2016) for small images: four groups of two blocks, each convolution normalized.
+
+    Args:
+        outputs: number of outputs.
+        width: channels of the first group; the paper's is 64.
+        frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+    """
+    check_positive("width", width, "it is a number of channels")
+    return _network(_ResNet18, (width,), outputs, **frozen)
+
+
+@functools.cache
+def _network(
+    layers: type[nn.Module],
+    fields: tuple,
+    outputs: int,
+    *,
+    norm: Norm = "batch",
+    groups: int = 8,
+    epsilon: float = 1e-10,
+    head_norm: float = 10.0,
+    head_seed: int = 0,
+) -> Network:
+    if norm not in (*_AXES, "group"):
+        raise ValueError(f'norm is {norm!r}, not "batch", "layer", "group" or "instance".')
+    check_positive("outputs", outputs, "one for each class")
+    check_positive("head_norm", head_norm, "it is the norm of the frozen last layer")
+    check_positive("groups", groups, "it is a number of groups of channels")
+    module = layers(functools.partial(_normalized, norm, groups, epsilon), *fields)
+
+    def init(key: Array, x: Any, w_std: ArrayLike = _HE, b_std: float = 0.0) -> Any:
+        if b_std:
+            raise ValueError(f"b_std is {b_std}, but the network has no biases.")
+        return jax.tree.map(lambda kernel: w_std * kernel, drawn(key, x.shape))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def drawn(key: Array, shape: tuple[int, ...]) -> Any:
+        return module.init(key, jnp.zeros(shape))["params"]
+
+    def apply(params: Any, x: ArrayLike) -> Array:
+        features: Any = module.apply(
+            {"params": params}, jnp.asarray(x, jax.tree.leaves(params)[0].dtype)
+        )
+        shape = features.shape[-1], outputs
+        head = jax.random.normal(jax.random.key(head_seed), shape, features.dtype)
+        return features @ (head_norm / jnp.linalg.norm(head) * head)
+
+    return Network(init, apply)
+
+
+def _normalized(norm: Norm, groups: int, epsilon: float, x: Array) -> Array:
+    """Mean 0 and variance 1, without scale and offset."""
+    if norm != "group":
+        return jax.nn.standardize(x, _AXES[norm], epsilon=epsilon)
+    if x.shape[-1] % groups:
+        raise ValueError(f"{x.shape[-1]} channels do not divide into {groups} groups.")
+    split = x.reshape(*x.shape[:-1], groups, -1)
+    return jax.nn.standardize(split, (1, 2, 4), epsilon=epsilon).reshape(x.shape)
+
+
+def _conv(channels: int, size: int = 3, stride: int = 1) -> nn.Conv:
+    return nn.Conv(channels, (size, size), stride, use_bias=False)
+
+
+class _Plain(nn.Module):
+    norm: Callable[[Array], Array]
+    channels: tuple[int, ...]
+    pooled: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for i, channels in enumerate(self.channels):
+            x = nn.relu(self.norm(_conv(channels)(x)))
+            if i in self.pooled:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+        return x.mean((1, 2))
+
+
+class _PreResNet(nn.Module):
+    norm: Callable[[Array], Array]
+    blocks: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = _conv(self.width)(x)
+        for group in range(3):
+            channels = self.width * 2**group
+            for block in range(self.blocks):
+                stride = 2 if group and not block else 1
+                h = nn.relu(self.norm(x))
+                if x.shape[-1] != channels:
+                    x = _conv(channels, 1, stride)(h)
+                h = nn.relu(self.norm(_conv(channels, 3, stride)(h)))
+                x = x + _conv(channels)(h)
+        return nn.relu(self.norm(x)).mean((1, 2))
+
+
+class _ResNet18(nn.Module):
+    norm: Callable[[Array], Array]
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.relu(self.norm(_conv(self.width)(x)))
+        for group in range(4):
+            channels = self.width * 2**group
+            for block in range(2):
+                stride = 2 if group and not block else 1
+                h = nn.relu(self.norm(_conv(channels, 3, stride)(x)))
+                h = self.norm(_conv(channels)(h))
+                if x.shape[-1] != channels:
+                    x = self.norm(_conv(channels, 1, stride)(x))
+                x = nn.relu(x + h)
+        return x.mean((1, 2))
