@@ -6,12 +6,14 @@ from _sweeps import (
     Setup,
     best,
     colors,
+    final,
     plain,
     slopes,
     smallest_decade,
     spread,
     time_to_best,
 )
+from matplotlib.ticker import LogFormatter
 
 from ntkdecay import report
 
@@ -78,6 +80,7 @@ def row(
             fontsize="medium",
         )
         ax.legend(fontsize="small")
+    ticks(axes[2], longest["l2"].values)
     out.numbers[name] = {
         "epochs to the best test accuracy": plain(times),
         "best test accuracy": plain(accuracy),
@@ -121,11 +124,13 @@ def scaling(out: report.Report, grid: xr.Dataset, name: str, tolerance: float = 
             holds=small < 0.02,
         )
     decade = smallest_decade(accuracy)
+    lines = xr.apply_ufunc(np.log10, decade["l2"].where(decade.notnull()))
+    decades = float((lines.max("l2") - lines.min("l2")).median())
     apart = float((decade.max("l2") - decade.min("l2")).median())
     out.claim(
         f"{name}: performance is constant at small λ",
         expected="best accuracies of the smallest decade of λ within 2 %, median over η",
-        measured=f"{100 * apart:.1f} %, from λ = {float(decade['l2'].where(decade.notnull()).min()):g} on",
+        measured=f"{100 * apart:.1f} % over {decades:.1f} decades",
         holds=apart < 0.02,
     )
     with_l2, without = float(accuracy[:, 1:].max()), float(accuracy.sel(l2=0).max())
@@ -150,26 +155,50 @@ def fixed_budget(out: report.Report, within: xr.DataArray, name: str, budget: st
     )
 
 
-def dynamics(axes, grid: xr.Dataset, setup: Setup, name: str, rate: float) -> dict:
-    """Training loss, training accuracy and test accuracy in time at the smallest, the median and the largest λ > 0."""
+def dynamics(
+    axes, out: report.Report, grid: xr.Dataset, setup: Setup, name: str, rate: float
+) -> None:
+    """Three panels: losses and accuracies in time, at the smallest, the median and the largest λ > 0 of one η."""
     here = grid.sel(learning_rate=rate)
-    ran = here["l2"][(here["l2"] > 0) & (here["last_step"] > 0)].values
-    shown = ran[[0, len(ran) // 2, -1]]
+    here = here.sel(l2=(here["l2"] > 0) & (here["last_step"] > 0))
+    shown = here["l2"].values[[0, here.sizes["l2"] // 2, -1]]
+    out.numbers[name] = {}
     for color, l2 in zip(colors(3), shown, strict=True):
-        member = here.sel(l2=l2).isel(step=slice(1, None))
         for ax, metric in zip(axes, ("loss", "accuracy", "test_accuracy"), strict=True):
-            values = member[metric].dropna("step")
+            values = here[metric].sel(l2=l2)[1:].dropna("step")
             ax.semilogx(values["step"] / setup.epoch, values, color=color, label=f"λ = {l2:g}")
-    for ax, label in zip(
-        axes, ("training loss without L2", "training accuracy", "test accuracy"), strict=True
-    ):
+            out.numbers[name][f"λ = {l2:g}: {metric}"] = plain(values)
+    labels = ("training loss without L2", "training accuracy", "test accuracy")
+    for ax, label in zip(axes, labels, strict=True):
         ax.set(xlabel="epochs", ylabel=label, title=f"{name}, η = {rate:g}")
         ax.legend(fontsize="small")
     axes[0].set_yscale("log")
-    return {
-        f"λ = {l2:g}": {
-            m: plain(here[m].sel(l2=l2).dropna("step"))
-            for m in ("loss", "accuracy", "test_accuracy")
-        }
-        for l2 in shown
-    }
+    least = here["loss"].min("step")
+    rise = final(here, "loss") / least
+    out.claim(
+        f"{name}: the training loss has a minimum and increases after it",
+        expected="at the end 5 % and more above the minimum, at the smallest, median and largest λ",
+        measured=", ".join(
+            f"{100 * float(rise.sel(l2=l2) - 1):.0f} % at λ = {l2:g}" for l2 in shown
+        ),
+        holds=bool(np.all(rise.sel(l2=shown) > 1.05)),
+    )
+    lowest = here["step"].where(here["loss"] == least).min("step")
+    slope = float(slopes(lowest, "l2"))
+    out.numbers[name]["epochs to the least training loss"] = plain(lowest / setup.epoch)
+    out.claim(
+        f"{name}: the minimum comes at a time proportional to 1/λ",
+        expected="slope of its log time against log λ −1 ± 0.2",
+        measured=f"{slope:.2f}",
+        holds=abs(slope + 1) < 0.2,
+    )
+
+
+def ticks(ax, values) -> None:
+    """On a logarithmic axis of less than two decades: few values marked as they are, and plain numbers upwards."""
+    if len(values) <= 6:
+        ax.set_xticks(values, [f"{value:g}" for value in values])
+        ax.set_xticks([], minor=True)
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))

@@ -100,6 +100,11 @@ def time_to_reach(grid: xr.Dataset, level: float, name: str = "accuracy") -> xr.
     return grid["step"].where(grid[name] >= level).min("step")
 
 
+def final(grid: xr.Dataset, name: str) -> xr.DataArray:
+    """`name` at each run's last step; NaN of a run that diverged between measurements."""
+    return grid[name].where(grid["step"] == grid["last_step"]).max("step")
+
+
 def slopes(times: xr.DataArray, along: str, least: int = 3) -> xr.DataArray:
     """Slopes of log t against the logarithm of the coordinate `along`, one for each line of the others.
 
