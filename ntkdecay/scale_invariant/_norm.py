@@ -27,7 +27,7 @@ from ntkdecay.scale_invariant._checks import (
     known,
     together,
 )
-from ntkdecay.scale_invariant._record import Record, read, steps
+from ntkdecay.scale_invariant._record import Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 
 
@@ -305,9 +305,10 @@ def bounds(
         ValueError: if the record lacks something, or ℓ > L.
     """
     norm2, slope = read(record, "norm2", "effective_gradient_norm")
-    try:
+    measured = "cosine_distance" in series(record)
+    if measured:
         (distance,) = read(record, "cosine_distance")
-    except ValueError:
+    else:
         distance = np.asarray(cosine_distance(norm2, slope, learning_rate, l2))
     low = minimum_filter1d(slope, window, mode="nearest") if least is None else least
     high = maximum_filter1d(slope, window, mode="nearest") if most is None else most
@@ -316,10 +317,10 @@ def bounds(
     lower, upper = (
         np.asarray(cosine_distance(norm2, bound, learning_rate, l2)) for bound in (low, high)
     )
-    # Rounding must not put a step outside where ℓ or L is its own g̃.
-    margin = 8 * np.finfo(upper.dtype).eps * upper
+    # Rounding, of a measured cosine near 1 too, must not put a step outside where ℓ or L is its g̃.
+    margin = 8 * np.finfo(upper.dtype).eps * (upper + measured)
     inside = (lower - margin <= distance) & (distance <= upper + margin)
-    series = {
+    found = {
         "lower": lower,
         "upper": upper,
         "cosine_distance": distance,
@@ -328,7 +329,7 @@ def bounds(
         "most": high,
     }
     return xr.Dataset(
-        {name: ("step", values) for name, values in series.items()},
+        {name: ("step", values) for name, values in found.items()},
         {"step": steps(record, slope.size)},
         {"share_inside": float(inside.mean())},
     )

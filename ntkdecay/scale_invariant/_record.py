@@ -17,8 +17,7 @@ def read(record: Record, *names: str) -> list[np.ndarray]:
     Raises:
         ValueError: for a record without them, with others' lengths, or with values that are not finite.
     """
-    series = _series(record)
-    found = [_find(series, name) for name in names]
+    found = [_find(series(record), name) for name in names]
     for name, values in zip(names, found, strict=True):
         if values.ndim != 1 or values.shape != found[0].shape:
             raise ValueError(
@@ -32,19 +31,20 @@ def read(record: Record, *names: str) -> list[np.ndarray]:
 
 def steps(record: Record, size: int) -> np.ndarray:
     """The step of each measurement: `step` of the record, or 0, 1, 2, …"""
-    series = _series(record)
-    return np.asarray(series["step"]) if "step" in series else np.arange(size)
+    known = series(record)
+    return np.asarray(known["step"]) if "step" in known else np.arange(size)
 
 
-def _series(record: Record) -> Mapping[str, Any]:
+def series(record: Record) -> Mapping[str, Any]:
+    """The record by names."""
     return record._asdict() if hasattr(record, "_asdict") else record
 
 
-def _find(series: Mapping[str, Any], name: str) -> np.ndarray:
-    if name in series:
-        return np.asarray(series[name])
-    if name == "effective_gradient_norm" and "gradient_norm" in series and "norm2" in series:
-        return np.sqrt(np.asarray(series["norm2"])) * np.asarray(series["gradient_norm"])
-    if name == "effective_learning_rate" and "norm2" in series:
-        return 1 / np.asarray(series["norm2"])
-    raise ValueError(f"the record has no `{name}`; it has {', '.join(map(str, series))}")
+def _find(known: Mapping[str, Any], name: str) -> np.ndarray:
+    if name in known:
+        return np.asarray(known[name])
+    if name == "effective_gradient_norm" and "gradient_norm" in known and "norm2" in known:
+        return np.sqrt(np.asarray(known["norm2"])) * np.asarray(known["gradient_norm"])
+    if name == "effective_learning_rate" and "norm2" in known:
+        return 1 / np.asarray(known["norm2"])
+    raise ValueError(f"the record has no `{name}`; it has {', '.join(map(str, known))}")

@@ -53,7 +53,7 @@ def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
 
     def root(direction: Array) -> Array:
         values, vectors = jnp.linalg.eigh(covariance(direction))
-        return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
+        return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]) @ vectors.T
 
     return root
 
@@ -178,34 +178,33 @@ def direction_sde(
     def trace(direction: Array) -> Array:
         return jnp.sum(noise_root(direction) ** 2)
 
-    def drift(t: Any, state: DirectionPath, args: Any) -> DirectionPath:
-        direction, gamma = state
+    # One vector (W̄, γ): the last row of the noise is zero.
+    def drift(t: Any, state: Array, args: Any) -> Array:
+        direction, gamma = state[:-1], state[-1]
         unit = direction / jnp.linalg.norm(direction)
-        noise = trace(unit)
-        return DirectionPath(
-            -jax.grad(loss)(unit) / jnp.sqrt(gamma) - noise / (2 * gamma) * direction,
-            -4 * intrinsic_lr * gamma + 2 * noise,
-        )
+        trace = jnp.sum(noise_root(unit) ** 2)
+        turn = -jax.grad(loss)(unit) / jnp.sqrt(gamma) - trace / (2 * gamma) * direction
+        return jnp.append(turn, -4 * intrinsic_lr * gamma + 2 * trace)
 
-    def diffusion(t: Any, state: DirectionPath, args: Any) -> DirectionPath:
-        direction, gamma = state
+    def diffusion(t: Any, state: Array, args: Any) -> Array:
+        direction, gamma = state[:-1], state[-1]
         root = noise_root(direction / jnp.linalg.norm(direction))
-        return DirectionPath(-root / jnp.sqrt(gamma), jnp.zeros(root.shape[1], root.dtype))
+        return jnp.pad(-root / jnp.sqrt(gamma), ((0, 1), (0, 0)))
 
-    start = DirectionPath(direction_0, jnp.asarray(gamma_0, direction_0.dtype))
-    return _solve(drift, diffusion, start, ts, key, dt, solver, tol)
+    path = _solve(drift, diffusion, jnp.append(direction_0, gamma_0), ts, key, dt, solver, tol)
+    return DirectionPath(path[:, :-1], path[:, -1])
 
 
 def _solve(
-    drift: Callable[..., Any],
-    diffusion: Callable[..., Any],
-    start: Any,
+    drift: Callable[..., Array],
+    diffusion: Callable[..., Array],
+    start: Array,
     ts: ArrayLike,
     key: Array,
     dt: float,
     solver: diffrax.AbstractSolver | None,
     tol: float | None,
-) -> Any:
+) -> Array:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
     check_positive("dt", dt, "it is the solver's step")
     if not known(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
@@ -219,13 +218,11 @@ def _solve(
         for a, b, n in zip(times[:-1], times[1:], counts, strict=True)
     ]
     grid = np.concatenate([*pieces, times[-1:]])
-    shape = jax.tree.leaves(jax.eval_shape(lambda: diffusion(0.0, start, None)))[0].shape[-1:]
-    dtype = jax.tree.leaves(start)[0].dtype
     brownian = diffrax.VirtualBrownianTree(
         times[0],
         times[-1],
         tol=dt / 2 if tol is None else tol,
-        shape=jax.ShapeDtypeStruct(shape, dtype),
+        shape=jax.eval_shape(lambda: diffusion(0.0, start, None)[0]),
         key=key,
     )
     return diffrax.diffeqsolve(

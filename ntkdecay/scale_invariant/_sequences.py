@@ -50,9 +50,10 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
     if steps is None and beta.ndim == 0:
         raise ValueError("`beta` is one number: say how many `steps`, or give one β for each step")
     shape = beta.shape if steps is not None else beta.shape[1:]
-    shape = jnp.broadcast_shapes(shape, jnp.shape(x_0), jnp.shape(alpha))
+    shape = jnp.broadcast_shapes(shape, np.shape(x_0), np.shape(alpha))
+    x_0, alpha = jnp.asarray(x_0), jnp.asarray(alpha)
     dtype = jnp.result_type(x_0, beta, alpha, float)
-    start, share = (jnp.broadcast_to(jnp.asarray(v, dtype), shape) for v in (x_0, alpha))
+    start, share = (jnp.broadcast_to(v.astype(dtype), shape) for v in (x_0, alpha))
 
     def advance(x: Array, growth: Array | None) -> tuple[Array, Array]:
         after = (1 - share) * x + jnp.broadcast_to(beta if growth is None else growth, shape) / x
