@@ -1,6 +1,8 @@
 """The scripts under examples/: what they read off a grid, and that each writes its picture and its claims."""
 
+import dataclasses
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+
+from ntkdecay import report
 
 matplotlib.use("Agg")
 L2 = Path(__file__).parent.parent / "examples" / "l2"
@@ -95,7 +99,7 @@ def test_the_softmax_loss_is_the_cross_entropy_over_2k():
 
 
 def test_images_are_one_hot_and_joined_by_unused_training_images():
-    options = script("fig5").Options()
+    options = report.Options()
     data = _sweeps.images(options, "digits", 512, 1285, size=12)
     assert data.x.shape == (512, 12, 12, 1) and data.x_test.shape == (1285, 12, 12, 1)
     assert data.y.shape == (512, 10) and np.all(data.y_test.sum(1) == 1)
@@ -103,3 +107,64 @@ def test_images_are_one_hot_and_joined_by_unused_training_images():
     assert not {image.tobytes() for image in data.x} & {image.tobytes() for image in data.x_test}
     with pytest.raises(ValueError, match="fewer than the 512 \\+ 1286"):
         _sweeps.images(options, "digits", 512, 1286)
+
+
+def run_tiny(module: str, tmp_path, names, **options):
+    """Run a script with few and small options; every picture is there, with claims beside it."""
+    example = script(module)
+    example.main(example.Options(out=tmp_path, **options))
+    for name in names:
+        content = json.loads((tmp_path / "l2" / f"{name}.json").read_text())
+        assert content["claims"] and content["numbers"]
+        assert all(type(claim["holds"]) is bool for claim in content["claims"])
+        assert (tmp_path / "l2" / f"{name}.png").stat().st_size > 10_000
+    return content
+
+
+TINY = _sweeps.Setup(
+    data="digits",
+    samples=32,
+    test_samples=32,
+    learning_rates=(1.0, 2.0),
+    l2=(0.0, 0.02, 0.05, 0.1),
+    budget=0.4,
+    zero_epochs=10,
+    record=5,
+    members_per_batch=1,
+)
+
+
+def test_s5_writes_its_picture_and_claims(tmp_path):
+    setup = dataclasses.replace(TINY, learning_rates=(0.1, 0.2))
+    run_tiny("s5", tmp_path, ["s5"], fc=setup, widths=(8,), rate=0.1)
+
+
+def test_s7_writes_its_picture_and_claims(tmp_path):
+    tiny = dict(
+        samples=32, test_samples=32, widths=(16,), epochs=30, batch_size=16, seeds=1, record=5
+    )
+    run_tiny("s7", tmp_path, ["s7"], l2=(0.0, 0.01, 0.1, 0.2), **tiny)
+
+
+@pytest.mark.slow
+def test_fig2_writes_its_pictures_and_claims(tmp_path):
+    sizes = dict(fc=TINY, fc_widths=(8,), fc_rate=1.0, fc_epochs=(5, 10))
+    wrn = dataclasses.replace(TINY, batch_size=16)
+    content = run_tiny(
+        "fig2", tmp_path, ["s1", "s6", "fig2"], **sizes, wrn=wrn, wrn_rate=1.0, wrn_epochs=(1, 2)
+    )
+    assert len(content["claims"]) == 12
+
+
+@pytest.mark.slow
+def test_fig3_writes_its_pictures_and_claims(tmp_path):
+    setup = dataclasses.replace(TINY, batch_size=16, learning_rates=(1.0,))
+    run_tiny(
+        "fig3", tmp_path, ["s6_cnn", "fig3"], plain=setup, normalized=setup, epochs=(1, 5), filters=2, dense=4
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_s8_writes_its_picture_and_claims(tmp_path):
+    tiny = dict(samples=16, test_samples=16, batch_size=8, epochs=(1, 2), epochs_a=1, record=2)
+    run_tiny("s8", tmp_path, ["s8"], learning_rates=(0.1, 0.4), l2=(0.01, 0.04), **tiny)
