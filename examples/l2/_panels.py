@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 from _sweeps import (
+    LEARNED,
     Setup,
     best,
     colors,
@@ -42,7 +43,8 @@ def row(
         rate: η of the third panel.
         budgets: its epochs, ascending.
     """
-    times, accuracy = time_to_best(grid) / setup.epoch, best(grid)
+    accuracy = best(grid)
+    times = (time_to_best(grid) / setup.epoch).where(accuracy > LEARNED)
     for color, eta in zip(
         colors(len(grid["learning_rate"])), grid["learning_rate"].values, strict=True
     ):
@@ -96,7 +98,8 @@ def row(
 
 def scaling(out: report.Report, grid: xr.Dataset, name: str, tolerance: float = 0.2) -> None:
     """t_* ∝ 1/λ, ∝ 1/η where there are several η, and accuracies at small λ."""
-    times, accuracy = time_to_best(grid), best(grid)
+    accuracy = best(grid)
+    times = time_to_best(grid).where(accuracy > LEARNED)
     found = spread(slopes(times, "l2"))
     out.claim(
         f"{name}: t_* is proportional to 1/λ",

@@ -31,7 +31,7 @@ WRN = Setup(
     samples=128,
     test_samples=400,
     learning_rates=(2.0, 4.0, 8.0),
-    l2=(0.0, 2.5e-3, 5e-3, 1e-2, 2e-2),
+    l2=(0.0, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2),
     budget=0.75,
     most_epochs=75,
     zero_epochs=75,
@@ -55,7 +55,7 @@ class Options(report.Options):
     fc_epochs: tuple[float, ...] = (50, 150, 500)
     """Budgets of (c)."""
     wrn: Setup = WRN
-    """The grid of (d), (e), (f): ηλ over one and a half decades."""
+    """The grid of (d), (e), (f): ηλ over 1.2 decades, where the paper has three."""
     wrn_depth: int = 10
     """Layers of the residual network."""
     wrn_width: int = 1

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from _panels import ticks
 from _sweeps import Setup, best, colors, final, plain, run, time_to_reach
 
 from ntkdecay import networks, report
@@ -19,10 +20,10 @@ FC = Setup(
     data="digits",
     samples=128,
     test_samples=1669,
-    learning_rates=(0.05, 0.1, 0.2, 0.4, 0.8),
-    l2=(0.0, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
+    learning_rates=(0.05, 0.1, 0.2, 0.3),
+    l2=(0.0, 2.5e-3, 5e-3, 1e-2, 2e-2, 5e-2),
     budget=1.0,
-    most_epochs=4000,
+    most_epochs=8000,
     zero_epochs=100,
     members_per_batch=1,
 )
@@ -69,6 +70,7 @@ def main(options: Options) -> None:
     grid = run(setup, network, options, "FC", squared_error)
     trained = grid["step"] == time_to_reach(grid, 1.0)
     at_one, evolved = grid["test_accuracy"].where(trained).max("step"), best(grid)
+    evolved = evolved.where(grid["status"] == "done")
     out.numbers |= {
         "test accuracy at training accuracy 1": plain(at_one),
         "best test accuracy": plain(evolved),
@@ -77,9 +79,7 @@ def main(options: Options) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
     against_rate(axes[0], at_one, "(a) at training accuracy 1")
     against_rate(axes[1], evolved, f"(b) best of {setup.budget:g}/(ηλ) epochs")
-    low = float(min(at_one.min(), evolved[:, 1:4].min())) - 0.01
-    for ax in axes[:2]:
-        ax.set_ylim(low, float(max(at_one.max(), evolved.max())) + 0.005)
+    axes[0].sharey(axes[1])
     flattening(out, at_one, evolved)
     loss_minimum(axes[2], out, grid, options)
     out.save(figure)
@@ -94,7 +94,9 @@ def against_rate(ax, accuracy: xr.DataArray, title: str) -> None:
                 accuracy["learning_rate"], line, color=color, marker=".", label=f"λ = {l2:g}"
             )
     ax.set(xlabel="η", ylabel="test accuracy", title=title)
-    ax.legend(fontsize="small")
+    ticks(ax, accuracy["learning_rate"].values)
+    if ax.lines:
+        ax.legend(fontsize="small")
 
 
 def flattening(out: report.Report, at_one: xr.DataArray, evolved: xr.DataArray) -> None:
