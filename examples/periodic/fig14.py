@@ -57,7 +57,7 @@ def without_decay(axes, out: report.Report, options: Options) -> None:
         expected="η/ρ² never rises; the loss goes to 0",
         measured=f"largest rise {max(np.diff(rate).max(), 0):.0e}, from {rate[0]:.5f} to {rate[-1]:.5f}; "
         f"last loss {run.loss[-1]:.0e}; {si.periods(run).number} periods",
-        holds=np.all(np.diff(rate) <= 0) and run.loss[-1] < 1e-20,
+        holds=np.all(np.diff(rate) <= 0) and float(run.loss[-1]) < 1e-20,
     )
 
 

@@ -14,7 +14,7 @@ Time is counted in steps of SGD. The noise is a function of the direction alone,
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import jax
@@ -225,7 +225,7 @@ def _solve(
         shape=jax.eval_shape(lambda: diffusion(0.0, start, None)[0]),
         key=key,
     )
-    return diffrax.diffeqsolve(
+    solution = diffrax.diffeqsolve(
         diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, brownian)),
         diffrax.Euler() if solver is None else solver,
         grid[0],
@@ -236,7 +236,8 @@ def _solve(
         stepsize_controller=diffrax.StepTo(jnp.asarray(grid)),
         max_steps=len(grid),
         adjoint=diffrax.ForwardMode(),
-    ).ys
+    )
+    return cast(Array, solution.ys)
 
 
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
