@@ -1,0 +1,207 @@
+"""The wide residual network of the L2 paper with momentum and augmentation: what Figures 1, 4, S2 to S4, S9, S10 and S12 train.
+
+Times are in epochs, as in the paper; an epoch is `samples / batch_size` steps.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from _products import products
+from _sweeps import best, images, softmax_loss, time_to_best
+from jax import Array
+
+from ntkdecay import datasets, networks, optimizers, report, training
+
+DECAY, FALLS = 0.2, (0.3, 0.6, 0.9)
+"""The schedule of Figure 1a: η is multiplied by 0.2 at 0.3 T, 0.6 T and 0.9 T."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting(report.Options):
+    """A network, its data and its optimizer; the defaults are the narrow stand-in."""
+
+    data: datasets.Name = "digits"
+    """Which images."""
+    samples: int = 256
+    """Training samples."""
+    test_samples: int = 512
+    """Test samples."""
+    size: int = 0
+    """Pixels a side, if the images are to be enlarged; digits have 8."""
+    depth: int = 10
+    """Layers of the residual network."""
+    width: int = 1
+    """Factor of its channels."""
+    batch_size: int = 32
+    """Samples of a step."""
+    eval_batch_size: int = 128
+    """Samples of a measurement: batch normalization takes its statistics there too."""
+    learning_rate: float = 0.4
+    """η at the start, of the loss of SM A (mean cross entropy over 20)."""
+    momentum: float = 0.9
+    """β."""
+    flip: bool = False
+    """Whether images are mirrored at random, which digits do not allow."""
+    padding: int = 1
+    """Border of the random crops, in pixels."""
+    mixup: float = 1.0
+    """α of mixup; the paper does not say which."""
+    record: int = 30
+    """Measurements of a run."""
+    seed: int = 0
+    """Seed of initialization, batches and augmentation."""
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.samples // self.batch_size
+
+    @property
+    def name(self) -> str:
+        """The network in words."""
+        return f"WRN {self.depth}-{self.width}"
+
+    @property
+    def words(self) -> str:
+        """The data in words."""
+        return f"{self.data}, {self.samples} training and {self.test_samples} test samples, {self.name}"
+
+
+PAPER: dict[str, Any] = dict(
+    data="cifar10",
+    samples=50_000,
+    test_samples=10_000,
+    depth=28,
+    width=10,
+    batch_size=1024,
+    eval_batch_size=1000,
+    learning_rate=0.2,
+    flip=True,
+    padding=4,
+    record=200,
+)
+"""WRN 28-10 on CIFAR-10, as in SM A."""
+
+
+def train(
+    setting: Setting,
+    grid: dict[str, Any],
+    epochs: Callable[..., float],
+    name: str,
+    optimizer: Callable[..., optax.GradientTransformation] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """The runs of a grid.
+
+    Args:
+        setting: what is trained.
+        grid: of `training.sweep`: `l2`, `w_std`, …
+        epochs: how many, of a cell's values, which it names.
+        name: of the progress bar.
+        optimizer: as in `training.sweep`; without, SGD with momentum and constant η and λ.
+        options: others of `training.sweep`.
+
+    Returns:
+        xarray.Dataset over the grid and `step`, with the test accuracy.
+    """
+    data = images(setting, setting.data, setting.samples, setting.test_samples, setting.size)
+    network = networks.wide_resnet(setting.depth, setting.width)
+
+    @functools.wraps(epochs)
+    def steps(**cell: float) -> int:
+        return max(1, round(epochs(**cell) * setting.epoch))
+
+    def augment(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        of_flip, of_crop, of_mixture = jax.random.split(key, 3)
+        x = datasets.random_flip(of_flip, x) if setting.flip else x
+        x = datasets.random_crop(of_crop, x, setting.padding)
+        return datasets.mixup(of_mixture, x, y, setting.mixup)
+
+    options = {"metrics": ["test_accuracy"], "record": setting.record} | options
+    return training.sweep(
+        lambda key, w_std=1.0: network.init(key, data.x, w_std),
+        products(network.apply),
+        softmax_loss,
+        optimizer or (lambda: optax.sgd(setting.learning_rate, setting.momentum)),
+        {"seed": [setting.seed]} | grid,
+        data.x,
+        data.y,
+        steps=steps,
+        x_test=data.x_test,
+        y_test=data.y_test,
+        batch_size=setting.batch_size,
+        augment=augment,
+        eval_batch_size=setting.eval_batch_size,
+        members_per_batch=1,
+        store=setting.store,
+        progress=name,
+        **options,
+    ).isel(seed=0, drop=True)
+
+
+def schedule(setting: Setting, epochs: Any) -> optax.Schedule:
+    """η of Figure 1a for a training of so many epochs, which may be traced."""
+    falls = jnp.asarray(FALLS) * epochs * setting.epoch
+    return lambda step: setting.learning_rate * DECAY ** jnp.sum(step >= falls)
+
+
+def auto(setting: Setting, learning_rate: float | optax.Schedule | None = None) -> Any:
+    """AutoL2 with the constants of Algorithm 1 before SGD with momentum, as an optimizer of `train`."""
+    rate = setting.learning_rate if learning_rate is None else learning_rate
+    return lambda: optax.chain(optimizers.auto_l2(), optax.sgd(rate, setting.momentum))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning(Setting):
+    """What λ is tuned over, and what c = λ t_* is measured from, for Figures 1b, 1c, 4 and S2 to S4."""
+
+    l2: tuple[float, ...] = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+    """λ of the runs that are tuned over."""
+    budgets: tuple[float, ...] = (8, 16, 32, 64, 128)
+    """Budgets T in epochs, ascending; every run has the last one."""
+    large_l2: float = 0.015
+    """λ of the short run that c is measured from; none of `l2`."""
+    short_epochs: float = 8.0
+    """Its epochs."""
+
+
+PAPER_TUNING: dict[str, Any] = PAPER | dict(
+    l2=(5e-6, 1e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3, 2e-3),
+    budgets=(50, 100, 250, 500, 1000, 1500, 2000),
+    large_l2=0.01,
+    short_epochs=2.0,
+)
+"""SM A, Figures 1b and 4."""
+
+
+def tuning(options: Tuning) -> tuple[xr.Dataset, xr.Dataset]:
+    """The runs with constant η and λ that are tuned over; and the short one with a large λ."""
+
+    def epochs(l2):
+        return options.short_epochs if l2 == options.large_l2 else options.budgets[-1]
+
+    grid = train(options, {"l2": (*options.l2, options.large_l2)}, epochs, "constant λ")
+    return grid.isel(l2=slice(-1)), grid.isel(l2=[-1])
+
+
+def coefficient(setting: Setting, run: xr.Dataset) -> float:
+    """c of t_* = c/λ, with t_* in epochs."""
+    times = time_to_best(run.isel(step=slice(1, None))) / setting.epoch
+    return optimizers.measure_c(run["l2"].to_numpy(), times.to_numpy()).c
+
+
+def tuned(options: Tuning, grid: xr.Dataset) -> xr.Dataset:
+    """For each budget: the `accuracy` of each λ, the `best` of them and its `l2_best`, the first and the last within 0.1 %."""
+    epochs = np.asarray(options.budgets, float)
+    accuracy = xr.concat([best(grid, T * options.epoch) for T in epochs], "epochs")
+    accuracy = accuracy.assign_coords(epochs=epochs)
+    near = accuracy["l2"].where(accuracy >= accuracy.max("l2") - 0.001)
+    found = {"accuracy": accuracy, "best": accuracy.max("l2"), "l2_best": accuracy.idxmax("l2")}
+    return xr.Dataset(found | {"l2_low": near.min("l2"), "l2_high": near.max("l2")})
