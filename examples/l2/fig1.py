@@ -1,0 +1,164 @@
+"""Figure 1 of the L2 paper: a wide residual network with momentum and augmentation, and what L2 is to it.
+
+(a) the final test accuracy against λ after a fixed training and after one of length ∝ 1/λ, with a schedule of η;
+(b) the accuracy of the λ that is predicted, c/T, and of the tuned one; (c) AutoL2 and a tuned, constant λ.
+Saves AutoL2 beside all of the constant λ as s9.
+"""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from _auto_l2 import METRICS, better, curves, faster, numbers
+from _sweeps import best, plain, smallest_decade
+from _wrn import (
+    FALLS,
+    PAPER_TUNING,
+    Tuning,
+    auto,
+    coefficient,
+    schedule,
+    train,
+    tuned,
+    tuning,
+)
+
+from ntkdecay import optimizers, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Tuning):
+    """Sizes of the experiment."""
+
+    scheduled_l2: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+    """λ of (a)."""
+    fixed_epochs: float = 32.0
+    """T of (a) where it is the same for every λ."""
+    scale: float = 0.4
+    """a of (a), where T = a/λ epochs."""
+    auto_epochs: float = 128.0
+    """T of (c): one of the budgets at most."""
+
+
+PAPER = Options(
+    **PAPER_TUNING,
+    scheduled_l2=(5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2),
+    fixed_epochs=200.0,
+    scale=0.1,
+    auto_epochs=200.0,
+)
+
+
+def main(options: Options) -> None:
+    """Figure 1 and S9: accuracy against λ with a schedule, λ predicted by c/T, and AutoL2."""
+    out = report.Report("l2", "fig1", options, data=options.words)
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
+    grid, short = tuning(options)
+    c = coefficient(options, short)
+    out.numbers["c in epochs"] = c
+    with_schedule(axes[0], out, options, c)
+    prediction(axes[1], out, options, grid, c)
+    constant = grid.sel(step=grid["step"] <= options.auto_epochs * options.epoch)
+    dynamic = train(options, {}, lambda: options.auto_epochs, "AutoL2", auto(options), metrics=METRICS)  # fmt: skip
+    against_tuned(axes[2], out, options, constant, dynamic)
+    out.save(figure)
+    long_curves(options, constant, dynamic)
+
+
+def with_schedule(ax, out: report.Report, options: Options, c: float) -> None:
+    """(a): the final test accuracy after T epochs, a fixed number or a/λ."""
+
+    def epochs(l2, scaled):
+        return scaled * options.scale / l2 + (1 - scaled) * options.fixed_epochs
+
+    def sgd(l2, scaled):
+        rate = schedule(options, epochs(l2, scaled))
+        return optimizers.sgd(rate, l2=l2, momentum=options.momentum)
+
+    grid = {"scaled": [0, 1], "l2": options.scheduled_l2}
+    run = train(options, grid, epochs, "with a schedule", sgd, record=2)
+    labels = (f"T = {options.fixed_epochs:g} epochs", f"T = {options.scale:g}/λ epochs")
+    final = dict(zip(labels, run["test_accuracy"].sel(step=run["last_step"]), strict=True))
+    for label, accuracy in final.items():
+        ax.semilogx(accuracy["l2"], accuracy, marker=".", label=label)
+    ax.set(xlabel="λ", ylabel="final test accuracy", title="(a) η falls at 0.3 T, 0.6 T and 0.9 T")
+    out.numbers["a"] = {label: plain(values) for label, values in final.items()}
+    fixed, scaled = final.values()
+    top = float(fixed.idxmax("l2"))
+    out.claim(
+        "after a fixed training, performance is best at one λ and lower below",
+        expected="more than 0.5 % lost at the smallest λ",
+        measured=f"{float(fixed.max()):.4f} at λ = {top:g}, {float(fixed[0]):.4f} at λ = {options.scheduled_l2[0]:g}",
+        holds=float(fixed.max() - fixed[0]) > 0.005,
+    )
+    decade = smallest_decade(scaled)
+    apart = float(decade.max() - decade.min())
+    out.claim(
+        "after a training of length ∝ 1/λ it is constant at small λ",
+        expected="within 1 % in the smallest decade of λ",
+        measured=f"{100 * apart:.2f} %, {float(scaled[0]):.4f} at the smallest",
+        holds=apart < 0.01,
+    )
+    out.claim(
+        "performance improves with decreasing λ in such a training",
+        expected="the best of T ∝ 1/λ is at least that of the fixed T, at a smaller λ",
+        measured=f"{float(scaled.max()):.4f} at λ = {float(scaled.idxmax('l2')):g} against {float(fixed.max()):.4f} at λ = {top:g}",
+        holds=float(scaled.max()) >= float(fixed.max()) and float(scaled.idxmax("l2")) < top,
+    )
+    predicted = optimizers.optimal_l2(c, options.fixed_epochs, decays=[FALLS[0] * options.fixed_epochs])  # fmt: skip
+    ax.axvline(predicted, color="grey", lw=0.8, ls=":", label=f"c/T₁ = {predicted:.2g}")
+    ax.legend(fontsize="small")
+    out.claim(
+        "with a schedule, c/T₁ is within an order of magnitude of the best λ",
+        expected="a factor between 0.1 and 10 (paper: 0.0001 / 0.0005)",
+        measured=f"{predicted:.2g} / {top:g} = {predicted / top:.2g}",
+        holds=0.1 < predicted / top < 10,
+    )
+
+
+def prediction(ax, out: report.Report, options: Options, grid: xr.Dataset, c: float) -> None:
+    """(b): training with λ = c/T for T epochs, and with the λ that turns out best."""
+    found = tuned(options, grid)
+    l2 = [optimizers.optimal_l2(c, T) for T in options.budgets]
+    predicted = best(train(options, {"l2": l2}, lambda l2: c / l2, "λ = c/T")).to_numpy()
+    ax.semilogx(options.budgets, found["best"], marker="o", label="tuned λ")
+    ax.semilogx(options.budgets, predicted, marker="x", label=f"λ = {c:.2g}/T")
+    ax.set(xlabel="budget T (epochs)", ylabel="best test accuracy", title="(b) constant η")
+    ax.legend(fontsize="small")
+    lost = found["best"].to_numpy() - predicted
+    out.numbers["b"] = {"epochs": options.budgets, "tuned": found["best"].to_numpy(), "predicted": predicted, "l2 predicted": l2, "l2 tuned": found["l2_best"].to_numpy()}  # fmt: skip
+    out.claim(
+        "the predicted λ performs nearly as well as the tuned one",
+        expected="at most 0.4 % less at every budget",
+        measured=", ".join(
+            f"{100 * one:+.1f} % at T = {T:g}" for one, T in zip(lost, options.budgets, strict=True)
+        ),
+        holds=lost.max() <= 0.004,
+    )
+
+
+def against_tuned(ax, out: report.Report, options: Options, constant, dynamic) -> None:
+    """(c): test accuracies in time, and the claims about them."""
+    tuned = constant.sel(l2=best(constant).idxmax("l2"))
+    for run, label in ((dynamic, "AutoL2"), (tuned, f"λ = {float(tuned['l2']):g}, tuned")):
+        ax.plot(run["step"] / options.epoch, run["test_accuracy"], label=label)
+    ax.set(xlabel="epochs", ylabel="test accuracy", title="(c) AutoL2 and the tuned λ")
+    ax.legend(fontsize="small")
+    out.numbers["c"] = numbers(constant, dynamic)
+    faster(out, constant, dynamic, options.epoch, options.name)
+    better(out, constant, dynamic, options.name)
+
+
+def long_curves(options: Options, constant: xr.Dataset, dynamic: xr.Dataset) -> None:
+    """S9: AutoL2 beside every constant λ."""
+    out = report.Report("l2", "s9", options, data=options.words)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    curves(axes, constant, dynamic, options.epoch, options.name)
+    out.numbers |= numbers(constant, dynamic)
+    faster(out, constant, dynamic, options.epoch, options.name)
+    better(out, constant, dynamic, options.name)
+    out.save(figure)
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER)
