@@ -1,0 +1,71 @@
+"""Figure S10 of the L2 paper: AutoL2 with a learning-rate schedule, where a constant λ wins in the end.
+
+η falls by 5 at 0.3 T, 0.6 T and 0.9 T, as in Figure 1a; AutoL2 beside constant λ.
+"""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+from _auto_l2 import METRICS, curves, faster, numbers
+from _sweeps import best
+from _wrn import FALLS, PAPER, Setting, auto, schedule, train
+
+from ntkdecay import optimizers, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Setting):
+    """Sizes of the experiment."""
+
+    l2: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 5e-3)
+    """Constant λ."""
+    epochs: float = 128.0
+    """T."""
+
+
+PAPER_OPTIONS = Options(**PAPER, l2=(5e-5, 1e-4, 5e-4, 1e-3, 5e-3), epochs=200.0)
+
+
+def main(options: Options) -> None:
+    """Figure S10: AutoL2 and constant λ with a learning-rate schedule."""
+    out = report.Report("l2", "s10", options, data=options.words)
+    rate = schedule(options, options.epochs)
+
+    def sgd(l2):
+        return optimizers.sgd(rate, l2=l2, momentum=options.momentum)
+
+    constant = train(options, {"l2": options.l2}, lambda: options.epochs, "constant λ", sgd)
+    dynamic = train(options, {}, lambda: options.epochs, "AutoL2", auto(options, rate), metrics=METRICS)  # fmt: skip
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    curves(axes, constant, dynamic, options.epoch, f"{options.name} with a schedule")
+    for ax in axes:
+        for fall in FALLS:
+            ax.axvline(fall * options.epochs, color="grey", lw=0.8, ls=":")
+    out.numbers |= numbers(constant, dynamic)
+    claims(out, options, constant, dynamic)
+    out.save(figure)
+
+
+def claims(out: report.Report, options: Options, constant, dynamic) -> None:
+    """Ahead before η falls, behind in the end."""
+    first = FALLS[0] * options.epochs * options.epoch
+    slow, fast = (run.sel(step=run["step"] <= first) for run in (constant, dynamic))
+    faster(out, slow, fast, options.epoch, f"{options.name}, until η falls")
+    early = float(best(fast) - best(slow).max())
+    out.claim(
+        "AutoL2 is better before η falls",
+        expected="a higher best test accuracy than every constant λ until 0.3 T",
+        measured=f"{100 * early:+.1f} %",
+        holds=early > 0,
+    )
+    late = float(best(dynamic) - best(constant).max())
+    out.claim(
+        "with a schedule the tuned λ outperforms AutoL2 in the end",
+        expected="a lower best test accuracy than the best constant λ",
+        measured=f"{100 * late:+.1f} %",
+        holds=late < 0,
+    )
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER_OPTIONS)

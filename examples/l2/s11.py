@@ -1,0 +1,134 @@
+"""Figure S11 of the L2 paper: AutoL2 on the fully connected network and the CNNs, against constant λ.
+
+Plain SGD with a constant η, as in Figures 2 and 3.
+"""
+
+import dataclasses
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import optax
+from _auto_l2 import METRICS, better, curves, faster, numbers
+from _products import products
+from _sweeps import images, softmax_loss
+
+from ntkdecay import datasets, networks, optimizers, report, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network and its training."""
+
+    network: Literal["FC", "CNN", "CNN with BN"]
+    """Which one."""
+    data: datasets.Name
+    """Which images."""
+    samples: int
+    """Training samples."""
+    test_samples: int
+    """Test samples."""
+    learning_rate: float
+    """η."""
+    l2: tuple[float, ...]
+    """Constant λ, ascending."""
+    epochs: float
+    """How long each run is."""
+    batch_size: int | None = None
+    """Samples of a step; none: all."""
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.samples // self.batch_size if self.batch_size else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(report.Options):
+    """Sizes of the experiment."""
+
+    cases: tuple[Case, ...] = (
+        Case("FC", "digits", 128, 1669, 8.0, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 2000),
+        Case("CNN", "digits", 128, 640, 1.0, (5e-3, 1e-2, 2e-2, 5e-2), 200, 32),
+        Case("CNN with BN", "digits", 128, 640, 1.0, (5e-3, 1e-2, 2e-2, 5e-2), 200, 32),
+    )
+    """The networks."""
+    widths: tuple[int, ...] = (256, 256, 256)
+    """Hidden layers of the fully connected network."""
+    filters: int = 16
+    """Channels of each convolution."""
+    dense: int = 64
+    """Width of the CNN's first dense layer."""
+    pool: int = 2
+    """Side of the pooling windows."""
+    record: int = 30
+    """Measurements of a run."""
+    eval_batch_size: int = 128
+    """Samples that are measured at a time."""
+
+
+PAPER = Options(
+    cases=(
+        Case("FC", "mnist", 512, 10_000, 0.15, (1e-4, 1e-3, 1e-2, 0.1), 100_000),
+        Case("CNN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128),
+        Case("CNN with BN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128),
+    ),
+    widths=(2048, 2048, 2048),
+    filters=300,
+    dense=500,
+    pool=6,
+    record=200,
+    eval_batch_size=1000,
+)
+"""Networks and η of SM A; the paper does not say which λ it compares with, nor for how long."""
+
+
+def main(options: Options) -> None:
+    """Figure S11: AutoL2 and constant λ on the other networks."""
+    words = "; ".join(
+        f"{case.network}: {case.data}, {case.samples} samples" for case in options.cases
+    )
+    out = report.Report("l2", "s11", options, data=words)
+    count = len(options.cases)
+    figure, axes = plt.subplots(2, count, figsize=(5 * count, 8), layout="constrained", squeeze=False)  # fmt: skip
+    for column, case in zip(axes.T, options.cases, strict=True):
+        constant, dynamic = (train(case, options, auto) for auto in (False, True))
+        curves(column, constant, dynamic, case.epoch, case.network)
+        faster(out, constant, dynamic, case.epoch, case.network)
+        better(out, constant, dynamic, case.network)
+        out.numbers[case.network] = numbers(constant, dynamic)
+    out.save(figure)
+
+
+def train(case: Case, options: Options, auto: bool):
+    """A case with each constant λ, or with AutoL2."""
+    data = images(options, case.data, case.samples, case.test_samples)
+    network = {
+        "FC": lambda: networks.fully_connected(options.widths),
+        "CNN": lambda: networks.cnn(batch_norm=False, filters=options.filters, dense=options.dense, pool=options.pool),
+        "CNN with BN": lambda: networks.cnn(batch_norm=True, filters=options.filters, dense=options.dense, pool=options.pool),
+    }[case.network]()  # fmt: skip
+    sgd = optax.sgd(case.learning_rate)
+    run = training.sweep(
+        lambda key: network.init(key, data.x),
+        products(network.apply),
+        softmax_loss,
+        (lambda: optax.chain(optimizers.auto_l2(), sgd)) if auto else (lambda: sgd),
+        {"seed": [0]} if auto else {"seed": [0], "l2": case.l2},
+        data.x,
+        data.y,
+        steps=round(case.epochs * case.epoch),
+        record=options.record,
+        x_test=data.x_test,
+        y_test=data.y_test,
+        batch_size=case.batch_size,
+        metrics=METRICS if auto else ["test_accuracy"],
+        eval_batch_size=options.eval_batch_size,
+        members_per_batch=1,
+        store=options.store,
+        progress=f"{case.network}, {'AutoL2' if auto else 'constant λ'}",
+    )
+    return run.isel(seed=0, drop=True)
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), PAPER)
