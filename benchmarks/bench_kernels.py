@@ -1,8 +1,13 @@
 """The empirical NTK against neural-tangents' implementations and torch.func.
 
-Each group is one run on one machine, in float32; the ratios are printed at its end. Where a rival
-is missing its Jacobians, of n × outputs × parameters numbers, do not fit in 4 GB.
+Each group is one run on one machine, in float32; a table of all seconds is printed at its end.
+A rival whose Jacobians, of n × outputs × parameters numbers, do not fit in 2 GB gets as many of the
+samples as do, a power of two, and its time is multiplied by what is left out of n: too little for
+it, since its contraction takes n². These, marked ≥, and all that take seconds run a single round.
 """
+
+import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +43,30 @@ CASES |= {f"CNN, N = 32, O = {o}": (convolutional(o), (32, 16, 16, 3)) for o in 
 RIVALS = ("ntkdecay", *IMPLEMENTATIONS, "torch.func")
 
 
+class Measured(NamedTuple):
+    """Median seconds for all n samples, from this many of them."""
+
+    seconds: float
+    samples: int
+
+
 @pytest.fixture(scope="module")
-def medians():
-    """Median seconds by case and name; the ratios are printed when the module ends."""
-    found = {}
+def measured():
+    """By case and name; the table of seconds, and of their ratios to ours, ends the module."""
+    found: dict[tuple[str, str], Measured] = {}
     yield found
-    for (case, name), seconds in found.items():
-        if name != "ntkdecay":
-            print(f"\n{case}: {name} / ntkdecay: {seconds / found[case, 'ntkdecay']:.2f}", end="")
-    print()
+    print("\n" + " | ".join(("seconds (times ours)", *RIVALS)))
+    for case, (_, shape) in CASES.items():
+        row = []
+        for name in RIVALS:
+            if (case, name) in found:
+                seconds, samples = found[case, name]
+                ours = found.get((case, "ntkdecay"))
+                ratio = f" ({seconds / ours.seconds:.3g})" if ours else ""
+                row.append(f"{'≥ ' * (samples < shape[0])}{seconds:.3g}{ratio}")
+            else:
+                row.append("")
+        print(" | ".join((case, *row)))
 
 
 def problem(case):
@@ -57,14 +77,21 @@ def problem(case):
 
 
 def torch_ntk(params, x):
-    """The method of PyTorch's tutorial, for the dense networks: Jacobians by vmap(jacrev)."""
+    """The method of PyTorch's tutorial: Jacobians by vmap(jacrev)."""
     torch = pytest.importorskip("torch")
     weights = [torch.tensor(np.asarray(p)) for p in jax.tree.leaves(params)]
     inputs = torch.tensor(np.asarray(x))
+    if inputs.ndim == 4:
+        inputs = inputs.permute(0, 3, 1, 2)
+        weights[:-1] = [w.permute(3, 2, 0, 1) for w in weights[:-1]]
 
     def f(weights, x):
         for w in weights[:-1]:
-            x = torch.relu(x @ w / w.shape[0] ** 0.5)
+            if w.ndim == 4:
+                x = torch.relu(torch.nn.functional.conv2d(x, w, padding=1) / w[0].numel() ** 0.5)
+            else:
+                x = torch.relu(x @ w / w.shape[0] ** 0.5)
+        x = x.mean((1, 2)) if x.ndim == 3 else x
         return x @ weights[-1] / weights[-1].shape[0] ** 0.5
 
     def ntk():
@@ -75,31 +102,41 @@ def torch_ntk(params, x):
     return ntk
 
 
+def peak(apply_fn, params, x) -> str:
+    """What ours takes beside the parameters and the inputs."""
+    compiled = jax.jit(lambda p, x: empirical_ntk(apply_fn, p, x)).lower(params, x).compile()
+    memory = compiled.memory_analysis()
+    return f"{(memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6:.0f} MB"
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", RIVALS)
-def test_empirical_ntk(benchmark, medians, case, name):
+def test_empirical_ntk(benchmark, measured, case, name):
     apply_fn, params, x = problem(case)
+    n, samples = len(x), len(x)
     outputs = jax.eval_shape(apply_fn, params, x).shape[1]
     size = sum(p.size for p in jax.tree.leaves(params))
-    if name not in ("ntkdecay", "structured") and 4 * len(x) * outputs * size > 4e9:
-        pytest.skip("its Jacobians do not fit in 4 GB")
+    if name == "ntkdecay":
+        print(f"\n{case}: ours takes {peak(apply_fn, params, x)}")
+    elif name != "structured":
+        while 4 * samples * outputs * size > 2e9:
+            samples //= 2
+    x = x[:samples]
     if name == "ntkdecay":
         run = lambda: empirical_ntk(apply_fn, params, x)  # noqa: E731
-        compiled = jax.jit(lambda p, x: empirical_ntk(apply_fn, p, x)).lower(params, x).compile()
-        memory = compiled.memory_analysis()
-        peak = memory.temp_size_in_bytes + memory.output_size_in_bytes
-        print(f"\n{case}: {peak / 1e6:.0f} MB beside {4e-6 * size:.0f} MB of parameters")
     elif name == "torch.func":
-        if not case.startswith("dense"):
-            pytest.skip("the dense networks stand for it")
         run = torch_ntk(params, x)
     else:
         ntk_fn = jax.jit(empirical_ntk_fn(apply_fn, (-1,), (), 0, IMPLEMENTATIONS[name]))
         run = lambda: ntk_fn(x, None, params)  # noqa: E731
 
+    # torch sums its 40 million products at width 2048, O = 10 in float32 and is 1% too low
     expected = np.asarray(empirical_ntk(apply_fn, params, x))
-    np.testing.assert_allclose(np.asarray(run()), expected, rtol=1e-2, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(np.asarray(run()), expected, rtol=2e-2, atol=1e-4 * expected.max())
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    rounds = 9 if time.perf_counter() - start < 1 else 1
     benchmark.group = case
-    fast = name in ("ntkdecay", "structured")
-    benchmark.pedantic(lambda: jax.block_until_ready(run()), rounds=9 if fast else 3)
-    medians[case, name] = benchmark.stats.stats.median
+    benchmark.extra_info["samples"] = samples
+    benchmark.pedantic(lambda: jax.block_until_ready(run()), rounds=rounds)
+    measured[case, name] = Measured(benchmark.stats.stats.median * n / samples, samples)
