@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ntkdecay import report
+from ntkdecay import networks, report
 
 matplotlib.use("Agg")
 L2 = Path(__file__).parent.parent / "examples" / "l2"
@@ -168,3 +168,84 @@ def test_fig3_writes_its_pictures_and_claims(tmp_path):
 def test_s8_writes_its_picture_and_claims(tmp_path):
     tiny = dict(samples=16, test_samples=16, batch_size=8, epochs=(1, 2), epochs_a=1, record=2)
     run_tiny("s8", tmp_path, ["s8"], learning_rates=(0.1, 0.4), l2=(0.01, 0.04), **tiny)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [networks.wide_resnet(10, 1), networks.cnn(batch_norm=False, filters=3, dense=4, pool=2)],
+    ids=["WRN", "CNN"],
+)
+def test_convolutions_as_products_are_the_same_network_without_convolutions(network):
+    x = np.random.default_rng(0).normal(size=(4, 9, 8, 2))
+    params = network.init(jax.random.key(0), x, 1.0, 0.3)
+    outputs = {}
+    for convolves, apply in (
+        (True, network.apply),
+        (False, script("_products").products(network.apply)),
+    ):
+        traced = jax.jit(apply).trace(params, x)
+        assert ("conv_general_dilated" in str(traced.jaxpr)) == convolves
+        outputs[convolves] = traced.lower().compile()(params, x)
+    np.testing.assert_allclose(outputs[False], outputs[True], rtol=1e-9, atol=1e-12)
+
+
+def test_the_schedule_falls_by_5_three_times():
+    wrn = script("_wrn")
+    rate = wrn.schedule(wrn.Setting(samples=80, batch_size=8, learning_rate=0.5), 10)
+    steps = np.array([0, 29, 30, 59, 60, 89, 90, 99])
+    expected = 0.5 * 0.2 ** np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_allclose([rate(step) for step in steps], expected, rtol=1e-12)
+
+
+def test_tuned_finds_the_best_l2_of_each_budget_and_those_within_a_thousandth():
+    wrn = script("_wrn")
+    l2, step = [0.01, 0.02, 0.1], np.array([0, 10, 100])
+    accuracy = np.array([[0.1, 0.2, 0.9], [0.1, 0.5, 0.8995], [0.1, 0.4995, 0.6]])
+    grid = xr.Dataset(
+        {"test_accuracy": (("l2", "step"), accuracy), "last_step": ("l2", [100, 100, 100])},
+        {"l2": l2, "step": step},
+    )
+    options = wrn.Tuning(samples=5, batch_size=1, budgets=(2, 20))
+    found = wrn.tuned(options, grid)
+    np.testing.assert_array_equal(found["best"], [0.5, 0.9])
+    np.testing.assert_array_equal(found["l2_best"], [0.02, 0.01])
+    np.testing.assert_array_equal(found["l2_low"], [0.02, 0.01])
+    np.testing.assert_array_equal(found["l2_high"], [0.1, 0.02])
+    short = grid.isel(l2=[1]).assign(test_accuracy=(("l2", "step"), [[0.95, 0.9, 0.5]]))
+    assert wrn.coefficient(options, short) == 0.02 * 10 / 5  # the start is no peak
+
+
+WRN = dict(samples=32, test_samples=16, batch_size=16, eval_batch_size=16, record=3)
+TUNING = WRN | dict(l2=(0.01, 0.1), budgets=(2, 4), large_l2=0.2, short_epochs=1.0)
+
+
+@pytest.mark.slow
+def test_fig1_writes_its_pictures_and_claims(tmp_path):
+    sizes = dict(scheduled_l2=(0.05, 0.1), fixed_epochs=1.0, auto_epochs=4.0)
+    run_tiny("fig1", tmp_path, ["s9", "fig1"], **TUNING, **sizes)
+
+
+@pytest.mark.slow
+def test_fig4_writes_its_pictures_and_claims(tmp_path):
+    run_tiny("fig4", tmp_path, ["s2", "s3", "s4", "fig4"], **TUNING)
+
+
+@pytest.mark.slow
+def test_s10_writes_its_picture_and_claims(tmp_path):
+    run_tiny("s10", tmp_path, ["s10"], **WRN, l2=(0.01,), epochs=4.0)
+
+
+@pytest.mark.slow
+def test_s11_writes_its_picture_and_claims(tmp_path):
+    case = script("s11").Case
+    cases = tuple(
+        case(name, "digits", 32, 16, 1.0, (0.01,), 2, 16) for name in ("FC", "CNN", "CNN with BN")
+    )
+    run_tiny(
+        "s11", tmp_path, ["s11"], cases=cases, widths=(8,), filters=2, dense=4, record=2, eval_batch_size=16
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_s12_writes_its_picture_and_claims(tmp_path):
+    run_tiny("s12", tmp_path, ["s12"], **WRN, w_std=(1.0, 2.0), l2=(0.1,), scale=0.2)

@@ -26,7 +26,8 @@ def products(apply_fn: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Arra
             return next_fun(*args, **kwargs)
         kernel = conv.get_variable("params", "kernel")
         out = _product(args[0], kernel, conv.strides, conv.padding)
-        return out + conv.get_variable("params", "bias") if conv.use_bias else out
+        bias = conv.get_variable("params", "bias") if conv.use_bias else 0.0
+        return out + jnp.reshape(bias, (1, 1, 1, -1))
 
     def apply(params: Any, x: Any) -> Array:
         with nn.intercept_methods(patchwise):
