@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import _auto_l2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,10 +153,13 @@ def schedule(setting: Setting, epochs: Any) -> optax.Schedule:
     return lambda step: setting.learning_rate * DECAY ** jnp.sum(step >= falls)
 
 
-def auto(setting: Setting, learning_rate: float | optax.Schedule | None = None) -> Any:
-    """AutoL2 with the constants of Algorithm 1 before SGD with momentum, as an optimizer of `train`."""
-    rate = setting.learning_rate if learning_rate is None else learning_rate
-    return lambda: optax.chain(optimizers.auto_l2(), optax.sgd(rate, setting.momentum))
+def auto_l2(
+    setting: Setting, start: Any, epochs: float, rate: float | optax.Schedule | None = None
+) -> xr.Dataset:
+    """Runs with AutoL2 from each λ of `start`, at a constant η or with a schedule."""
+    rate = setting.learning_rate if rate is None else rate
+    optimizer = _auto_l2.auto(optax.sgd(rate, setting.momentum))
+    return train(setting, {"start": start}, lambda: epochs, "AutoL2", optimizer, metrics=_auto_l2.METRICS)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

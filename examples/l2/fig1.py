@@ -9,13 +9,13 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 import xarray as xr
-from _auto_l2 import METRICS, better, curves, faster, numbers
+from _auto_l2 import STARTS, claims, curves, numbers
 from _sweeps import best, plain, smallest_decade
 from _wrn import (
     FALLS,
     PAPER_TUNING,
     Tuning,
-    auto,
+    auto_l2,
     coefficient,
     schedule,
     train,
@@ -37,7 +37,9 @@ class Options(Tuning):
     scale: float = 0.4
     """a of (a), where T = a/λ epochs."""
     auto_epochs: float = 128.0
-    """T of (c): one of the budgets at most."""
+    """T of (c), at most the last of the budgets."""
+    start: tuple[float, ...] = (0.1, 0.01)
+    """λ that AutoL2 starts from; the paper's is 0.1."""
 
 
 PAPER = Options(
@@ -46,6 +48,7 @@ PAPER = Options(
     fixed_epochs=200.0,
     scale=0.1,
     auto_epochs=200.0,
+    start=(0.1,),
 )
 
 
@@ -59,7 +62,7 @@ def main(options: Options) -> None:
     with_schedule(axes[0], out, options, c)
     prediction(axes[1], out, options, grid, c)
     constant = grid.sel(step=grid["step"] <= options.auto_epochs * options.epoch)
-    dynamic = train(options, {}, lambda: options.auto_epochs, "AutoL2", auto(options), metrics=METRICS)  # fmt: skip
+    dynamic = auto_l2(options, options.start, options.auto_epochs)
     against_tuned(axes[2], out, options, constant, dynamic)
     out.save(figure)
     long_curves(options, constant, dynamic)
@@ -139,14 +142,15 @@ def prediction(ax, out: report.Report, options: Options, grid: xr.Dataset, c: fl
 
 def against_tuned(ax, out: report.Report, options: Options, constant, dynamic) -> None:
     """(c): test accuracies in time, and the claims about them."""
-    tuned = constant.sel(l2=best(constant).idxmax("l2"))
-    for run, label in ((dynamic, "AutoL2"), (tuned, f"λ = {float(tuned['l2']):g}, tuned")):
-        ax.plot(run["step"] / options.epoch, run["test_accuracy"], label=label)
+    top = constant.sel(l2=best(constant).idxmax("l2"))
+    ax.plot(top["step"] / options.epoch, top["test_accuracy"], label=f"λ = {float(top['l2']):g}, tuned")  # fmt: skip
+    for color, start in zip(STARTS, options.start, strict=False):
+        run = dynamic.sel(start=start)
+        ax.plot(run["step"] / options.epoch, run["test_accuracy"], color=color, label=f"AutoL2 from λ = {start:g}")  # fmt: skip
     ax.set(xlabel="epochs", ylabel="test accuracy", title="(c) AutoL2 and the tuned λ")
     ax.legend(fontsize="small")
     out.numbers["c"] = numbers(constant, dynamic)
-    faster(out, constant, dynamic, options.epoch, options.name)
-    better(out, constant, dynamic, options.name)
+    claims(out, constant, dynamic, options.epoch, options.name)
 
 
 def long_curves(options: Options, constant: xr.Dataset, dynamic: xr.Dataset) -> None:
@@ -155,8 +159,7 @@ def long_curves(options: Options, constant: xr.Dataset, dynamic: xr.Dataset) -> 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     curves(axes, constant, dynamic, options.epoch, options.name)
     out.numbers |= numbers(constant, dynamic)
-    faster(out, constant, dynamic, options.epoch, options.name)
-    better(out, constant, dynamic, options.name)
+    claims(out, constant, dynamic, options.epoch, options.name)
     out.save(figure)
 
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import matplotlib.pyplot as plt
 import optax
-from _auto_l2 import METRICS, better, curves, faster, numbers
+from _auto_l2 import METRICS, auto, claims, curves, numbers
 from _products import products
 from _sweeps import images, softmax_loss
 
-from ntkdecay import datasets, networks, optimizers, report, training
+from ntkdecay import datasets, networks, report, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Options(report.Options):
     """Width of the CNN's first dense layer."""
     pool: int = 2
     """Side of the pooling windows."""
+    start: tuple[float, ...] = (0.1, 0.01)
+    """λ that AutoL2 starts from; the paper's is 0.1."""
     record: int = 30
     """Measurements of a run."""
     eval_batch_size: int = 128
@@ -76,6 +78,7 @@ PAPER = Options(
     filters=300,
     dense=500,
     pool=6,
+    start=(0.1,),
     record=200,
     eval_batch_size=1000,
 )
@@ -91,15 +94,14 @@ def main(options: Options) -> None:
     count = len(options.cases)
     figure, axes = plt.subplots(2, count, figsize=(5 * count, 8), layout="constrained", squeeze=False)  # fmt: skip
     for column, case in zip(axes.T, options.cases, strict=True):
-        constant, dynamic = (train(case, options, auto) for auto in (False, True))
+        constant, dynamic = (train(case, options, dynamic) for dynamic in (False, True))
         curves(column, constant, dynamic, case.epoch, case.network)
-        faster(out, constant, dynamic, case.epoch, case.network)
-        better(out, constant, dynamic, case.network)
+        claims(out, constant, dynamic, case.epoch, case.network)
         out.numbers[case.network] = numbers(constant, dynamic)
     out.save(figure)
 
 
-def train(case: Case, options: Options, auto: bool):
+def train(case: Case, options: Options, dynamic: bool):
     """A case with each constant λ, or with AutoL2."""
     data = images(options, case.data, case.samples, case.test_samples)
     network = {
@@ -112,8 +114,8 @@ def train(case: Case, options: Options, auto: bool):
         lambda key: network.init(key, data.x),
         products(network.apply),
         softmax_loss,
-        (lambda: optax.chain(optimizers.auto_l2(), sgd)) if auto else (lambda: sgd),
-        {"seed": [0]} if auto else {"seed": [0], "l2": case.l2},
+        auto(sgd) if dynamic else lambda: sgd,
+        {"seed": [0]} | ({"start": options.start} if dynamic else {"l2": case.l2}),
         data.x,
         data.y,
         steps=round(case.epochs * case.epoch),
@@ -121,11 +123,11 @@ def train(case: Case, options: Options, auto: bool):
         x_test=data.x_test,
         y_test=data.y_test,
         batch_size=case.batch_size,
-        metrics=METRICS if auto else ["test_accuracy"],
+        metrics=METRICS if dynamic else ["test_accuracy"],
         eval_batch_size=options.eval_batch_size,
         members_per_batch=1,
         store=options.store,
-        progress=f"{case.network}, {'AutoL2' if auto else 'constant λ'}",
+        progress=f"{case.network}, {'AutoL2' if dynamic else 'constant λ'}",
     )
     return run.isel(seed=0, drop=True)
 
