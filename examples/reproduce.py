@@ -13,7 +13,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 EXAMPLES = Path(__file__).parent
-THEORY = ("l2/fig5", "l2/deep_linear", "l2/auto_l2_infinite_width")  # theory beside a measurement
+THEORY = (  # theory beside a measurement
+    "l2/fig5",
+    "l2/deep_linear",
+    "l2/auto_l2_infinite_width",
+    "periodic/fig8",
+    "periodic/fig9",
+    "periodic/fig14",
+)
 
 
 def scripts() -> dict[str, Path]:
