@@ -6,7 +6,7 @@ scales, each cell trained from the same θ_0 on the loss (3). A column, one α, 
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,9 @@ OPTIMIZERS = {
 
 WITHIN = 0.03
 """A test accuracy this near to the best of its column is near-best."""
+
+GONE = 1e-3
+"""A gradient so many times smaller than the first counts as none."""
 
 
 def powers(first: float, last: float, spacing: float = 1.0) -> tuple[float, ...]:
@@ -67,7 +70,7 @@ class PlaneOptions(Options):
     """α, ascending."""
 
 
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     data="mnist",
     samples=10_000,
     test_samples=10_000,
@@ -166,8 +169,9 @@ def trained(
 def planes(options: PlaneOptions) -> dict[str, xr.Dataset]:
     """Each optimizer's plane after the last step, over (learning_rate, alpha).
 
-    `diverged`: θ is not finite, or training has thrown it to where no gradient is left, exactly, and the
-    loss is not even half of what it was. `lost`: more than half of the weights are bit for bit what they were.
+    `diverged`: θ is not finite, or training has thrown it to where hardly a gradient is left (`GONE` times
+    the first) while the loss is not even half of what it was. `lost`: more than half of the weights are bit
+    for bit what they were.
     """
     net = network(options)
 
@@ -194,25 +198,34 @@ def planes(options: PlaneOptions) -> dict[str, xr.Dataset]:
         "sign_consistency": sign_consistency,
         "unmoved": unmoved,
     }
-    start = float(10 * output_scale.soft_hinge(0.0, 1.0))
+    first = (
+        float(10 * output_scale.soft_hinge(0.0, 1.0)),
+        float(optax.tree.norm(gradient_0(options))),
+    )
     found = {}
     for name in OPTIMIZERS:
         grid = trained(options, name, options.learning_rates, options.alphas, metrics)
         grid = grid.isel(step=-1, seed=0)
-        out = (grid["gradient_norm"] == 0) & (grid["loss"] > start / 2)
+        gone = grid["gradient_norm"] * grid["alpha"] < GONE * first[1]
+        out = gone & (grid["loss"] > first[0] / 2)
         diverged = out | (grid["status"] == "diverged") | grid["loss"].isnull()
         found[name] = grid.assign(diverged=diverged, lost=~diverged & (grid["unmoved"] > 0.5))
     return found
 
 
-def critical_alpha(options: Options, steps: int) -> float:
-    """α* of the original RMSProp after so many steps, predicted from the gradient at θ_0."""
+def gradient_0(options: Options):
+    """αG at θ_0, the same for every α."""
     net, data = network(options), images(options)
     key = jax.random.split(jax.random.key(options.seed), 3)[0]  # the engine's, of this seed
     params_0 = net.init(key, data.x)
     outputs = output_scale.centred(net.apply, params_0, 1.0)
-    gradient = jax.grad(lambda params: loss(outputs(params, data.x), data.y, 1.0))(params_0)
-    return float(output_scale.critical_alpha(output_scale.second_moment(gradient, steps)))
+    return jax.grad(lambda params: loss(outputs(params, data.x), data.y, 1.0))(params_0)
+
+
+def critical_alpha(options: Options, steps: int) -> float:
+    """α* of the original RMSProp after so many steps, predicted from the gradient at θ_0."""
+    v = output_scale.second_moment(gradient_0(options), steps)
+    return float(output_scale.critical_alpha(v))
 
 
 def best_accuracy(plane: xr.Dataset) -> xr.DataArray:
@@ -250,21 +263,21 @@ def slope(values: xr.DataArray, first: float = 0.0, last: float = np.inf) -> flo
     return float(np.polyfit(np.log(chosen["alpha"]), np.log(chosen), 1)[0])
 
 
-def draw(ax, plane: xr.Dataset, values: xr.DataArray, title: str, **style):
+def draw(ax, plane: xr.Dataset, values: xr.DataArray, title: str, **style) -> None:
     """A plane as the paper draws it: diverged cells white, cells where the step is lost to rounding hatched."""
     alpha, rate = (np.log10(plane[name].to_numpy()) for name in ("alpha", "learning_rate"))
     shown = values.where(~plane["diverged"]).transpose("learning_rate", "alpha").to_numpy()
-    mesh = ax.pcolormesh(alpha, rate, shown, shading="nearest", **style)
+    ax.pcolormesh(alpha, rate, shown, shading="nearest", **style)
     lost = plane["lost"].transpose("learning_rate", "alpha").to_numpy()
     width, height = np.diff(alpha).mean(), np.diff(rate).mean()
     cells = [
         Rectangle((alpha[j] - width / 2, rate[i] - height / 2), width, height)
         for i, j in np.argwhere(lost)
     ]
-    hatched = dict(facecolor="none", edgecolor="lightgrey", linewidth=0, hatch="////")
-    ax.add_collection(PatchCollection(cells, **hatched))
+    ax.add_collection(
+        PatchCollection(cells, facecolor="none", edgecolor="darkgrey", linewidth=0, hatch="////")
+    )
     ax.set(xlabel="log₁₀ α", ylabel="log₁₀ η", title=title)
-    return mesh
 
 
 def plain(plane: xr.Dataset, names: tuple[str, ...]) -> dict:

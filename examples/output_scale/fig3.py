@@ -47,11 +47,10 @@ def main(options: PlaneOptions) -> None:
     figure, axes = plt.subplots(
         2, 3, figsize=(11, 7.5), sharex=True, sharey=True, layout="constrained"
     )
-    mesh = None
     for column, (name, plane) in zip(axes.T, found.items(), strict=True):
         for ax, which in zip(column, ("test_accuracy", "accuracy"), strict=True):
             title = f"{name}, {'test' if which == 'test_accuracy' else 'training'} samples"
-            mesh = draw(ax, plane, plane[which], title, vmin=0, vmax=1)
+            draw(ax, plane, plane[which], title, vmin=0, vmax=1)
             if name == RMSPROP:
                 ax.axvline(np.log10(star), color="white", ls=":", label="α*, predicted")
                 ax.legend(loc="lower left", fontsize="small")
@@ -69,7 +68,7 @@ def main(options: PlaneOptions) -> None:
     axes[0, 0].legend(loc="lower left", fontsize="small")
     for ax in axes.flat:
         ax.label_outer()
-    figure.colorbar(mesh, ax=axes, label="accuracy", shrink=0.8)
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy", shrink=0.8)
     figure.suptitle(f"{described(options)}; white: diverged, hatched: step lost to rounding")
     compare(out, found, star)
     out.save(figure)

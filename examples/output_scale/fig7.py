@@ -1,0 +1,125 @@
+"""Figures 7, 8 and 9 of the output-scale paper: how many hidden features keep their sign.
+
+Figure 7: sign consistency over the plane of η and α, on the test samples. Figure 8: its colours on bars as
+high as the test accuracy. Figure 9: at the best η of each α. The plane is that of fig3.py: with the same
+``--store`` it is trained once.
+"""
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from _plane import (
+    GD,
+    MODIFIED,
+    PAPER_PLANE,
+    RMSPROP,
+    PlaneOptions,
+    best_rate,
+    described,
+    draw,
+    near_best,
+    plain,
+    planes,
+)
+
+from ntkdecay import report
+
+SMALL, LARGE = 1e-2, 1e2
+"""α up to the first is active training, from the second on lazy."""
+
+
+def main(options: PlaneOptions) -> None:
+    """Figures 7 to 9: consistency of the hidden features' signs over the (η, α) plane."""
+    jax.config.update("jax_enable_x64", True)
+    out = report.Report("output_scale", "fig7", options, data=described(options))
+    found = planes(options)
+    figure = plt.figure(figsize=(13, 8), layout="constrained")
+    grid = figure.add_gridspec(2, 3)
+    for i, (name, plane) in enumerate(found.items()):
+        ax = figure.add_subplot(grid[0, i])
+        draw(ax, plane, plane["sign_consistency"], f"Fig. 7: {name}", vmin=0.5, vmax=1)
+        if i:
+            ax.set_ylabel("")
+        out.numbers[name] = plain(plane, ("sign_consistency", "test_accuracy", "diverged", "lost"))
+    for i, name in enumerate((GD, MODIFIED)):
+        bars(figure.add_subplot(grid[1, i], projection="3d"), found[name], f"Fig. 8: {name}")
+    ax = figure.add_subplot(grid[1, 2])
+    signs = {name: at_best(plane) for name, plane in found.items()}
+    for name, values in signs.items():
+        ax.semilogx(values["alpha"], values, marker="o", ms=4, label=name)
+        out.numbers[f"{name}: at the smallest near-best η"] = {
+            "alpha": values["alpha"].to_numpy(),
+            "sign consistency": values.to_numpy(),
+        }
+    ax.set(xlabel="α", ylabel="sign consistency", title="Fig. 9: at the best η of each α")
+    ax.legend()
+    figure.colorbar(
+        figure.axes[0].collections[0], ax=figure.axes, label="sign consistency", shrink=0.5
+    )
+    figure.suptitle(f"{described(options)}; white: diverged, hatched: step lost to rounding")
+    compare(out, found, signs)
+    out.save(figure)
+
+
+def at_best(plane):
+    """Sign consistency at the smallest near-best η of each α."""
+    best = plane["learning_rate"] == best_rate(plane)
+    return plane["sign_consistency"].where(best).max("learning_rate")
+
+
+def bars(ax, plane, title: str) -> None:
+    """Bars over (α, η), as high as the test accuracy, coloured by sign consistency."""
+    alpha, rate = (np.log10(plane[name].to_numpy()) for name in ("alpha", "learning_rate"))
+    x, y = (mesh.ravel() for mesh in np.meshgrid(alpha, rate))
+    cells = plane[["test_accuracy", "sign_consistency"]].where(~plane["diverged"])
+    height, signs = (
+        cells[name].transpose("learning_rate", "alpha").to_numpy().ravel()
+        for name in ("test_accuracy", "sign_consistency")
+    )
+    kept = np.isfinite(height)
+    color = plt.get_cmap("viridis")(np.clip(2 * signs - 1, 0, 1))[kept]
+    width, depth = 0.8 * np.diff(alpha).mean(), 0.8 * np.diff(rate).mean()
+    ax.bar3d(x[kept], y[kept], 0, width, depth, height[kept], color=color)
+    ax.set(xlabel="log₁₀ α", ylabel="log₁₀ η", zlabel="test accuracy", title=title)
+    ax.view_init(elev=35, azim=-120)
+    ax.set_box_aspect(None, zoom=0.85)
+
+
+def compare(out: report.Report, found: dict, signs: dict) -> None:
+    """The drop of sign consistency at small α."""
+    for name in (GD, MODIFIED):
+        plane = found[name]
+        chosen = plane["sign_consistency"].where(near_best(plane))
+        small = float(chosen.where(plane["alpha"] <= SMALL).mean())
+        large = float(chosen.where(plane["alpha"] >= LARGE).mean())
+        out.claim(
+            f"Section 4.2.3: sign consistency is small where η and α are small and accuracy is high, {name}",
+            expected=f"near-best cells at α ≤ {SMALL:g} below those at α ≥ {LARGE:g}",
+            measured=f"{small:.3f} against {large:.3f}, a drop of {large - small:.3f}",
+            holds=small < large - 0.05,
+        )
+    gap = {
+        name: (signs[GD] - signs[name]).where(signs[GD]["alpha"] <= SMALL, drop=True)
+        for name in (RMSPROP, MODIFIED)
+    }
+    out.claim(
+        "Figure 9: at small α and the best η, hidden features change more under modified RMSProp than under gradient descent",
+        expected=f"consistency lower at every α ≤ {SMALL:g}",
+        measured="; ".join(
+            f"lower by {', '.join(f'{v:.3f}' for v in values.to_numpy())} with {name}"
+            for name, values in gap.items()
+        )
+        + f" at α = {', '.join(f'{a:g}' for a in gap[MODIFIED]['alpha'].to_numpy())}",
+        holds=bool((gap[MODIFIED] > 0).all()),
+    )
+    lazy = {n: float(s.where(s["alpha"] >= LARGE).min()) for n, s in signs.items()}
+    out.claim(
+        "lazy training keeps the features, with every optimizer",
+        expected=f"consistency above 0.99 at the best η of each α ≥ {LARGE:g}",
+        measured=", ".join(f"{n} at least {v:.4f}" for n, v in lazy.items()),
+        holds=min(lazy.values()) > 0.99,
+    )
+
+
+if __name__ == "__main__":
+    report.cli(main, PlaneOptions(), PAPER_PLANE)
