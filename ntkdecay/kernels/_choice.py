@@ -54,13 +54,15 @@ _known: dict[Any, Method] = {}
 
 def _refusal(apply_fn: ApplyFn, params: Any, x: Array, apart: bool) -> str | None:
     """Why the structured factors will not do; None if they are right."""
-    if apart:
-        _check_samples_apart(apply_fn, params, x)
     try:
-        ours, gradients = _compare(apply_fn, params, x, apart)
+        ours, gradients, meeting = _compare(apply_fn, params, x, apart)
     except Exception as error:  # whatever a rule that does not fit the network raises
+        if apart:
+            _check_samples_apart(*_meeting(apply_fn, params, x))
         message = str(error).partition(". ")[0] or type(error).__name__
         return f"neural-tangents' structure rules cannot read it ({message:.200})"
+    if apart:
+        _check_samples_apart(*meeting)
     if any(isinstance(k, Tracer) for k in (*ours, *gradients)):
         return "it depends on traced values other than its arguments, so that it cannot be tried"
     sizes = [np.max(np.abs(k)) for k in gradients]
@@ -73,8 +75,8 @@ def _refusal(apply_fn: ApplyFn, params: Any, x: Array, apart: bool) -> str | Non
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _compare(apply_fn: ApplyFn, params: Any, x: Array, apart: bool) -> tuple[list, list]:
-    """For each leaf, the kernel of s·f from the structured factors and from gradients."""
+def _compare(apply_fn: ApplyFn, params: Any, x: Array, apart: bool) -> tuple[list, list, tuple]:
+    """For each leaf, the kernel of s·f from the structured factors and from gradients; `_meeting`."""
     out = jax.eval_shape(apply_fn, params, x)
     seed = jnp.asarray(_numbers(0, out.shape[1:] if apart else out.shape, out.dtype))
     found = factors("structured", apply_fn, params, x, apart, seed=seed)
@@ -89,7 +91,7 @@ def _compare(apply_fn: ApplyFn, params: Any, x: Array, apart: bool) -> tuple[lis
     gradients = jax.vmap(gradient, (None, 0))(params, x[:, None] if apart else x[None])
     flat = [g.reshape(n, -1) for g in jax.tree.leaves(gradients)]
     expected = [g @ g.T for g in flat]
-    return ours, expected
+    return ours, expected, _meeting(apply_fn, params, x) if apart else ()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -100,8 +102,7 @@ def _meeting(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
     return jnp.max(jnp.abs(together - alone)), jnp.max(jnp.abs(together))
 
 
-def _check_samples_apart(apply_fn: ApplyFn, params: Any, x: Array) -> None:
-    difference, size = _meeting(apply_fn, params, x)
+def _check_samples_apart(difference: Array, size: Array) -> None:
     if isinstance(difference, Tracer) or not jnp.isfinite(size):
         return
     if not difference <= jnp.finfo(size.dtype).eps ** 0.5 * size:  # nor NaN, 0/0 in a batch of 1

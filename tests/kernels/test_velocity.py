@@ -35,8 +35,7 @@ def theta(params):
     return sum(jnp.einsum("aoij,bqij->aboq", j, j) for j in jacobians)
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3, 4])
-@pytest.mark.parametrize("trace_axes", [(), (-1,)])
+@pytest.mark.parametrize(("degree", "trace_axes"), [(1, ()), (2, ()), (3, ()), (4, ()), (3, (-1,))])
 def test_s5_is_the_derivative_of_the_kernel_along_gradient_flow(degree, trace_axes):
     params, l2 = draw(degree), 0.3
 
