@@ -48,8 +48,8 @@ def curves(axes, constant: xr.Dataset, dynamic: xr.Dataset, epoch: float, name: 
         axes[1].loglog(epochs, line["l2"], drawstyle="steps-post", **style)
     axes[0].set(xlabel="epochs", ylabel="test accuracy", title=name)
     axes[1].set(xlabel="epochs", ylabel="λ of AutoL2", title=name)
-    for ax in axes:
-        ax.legend(fontsize="small")
+    axes[0].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[1].legend(fontsize="small")
 
 
 def numbers(constant: xr.Dataset, dynamic: xr.Dataset) -> dict:

@@ -39,7 +39,7 @@ def main(options: Options) -> None:
 
     constant = train(options, {"l2": options.l2}, lambda: options.epochs, "constant λ", sgd)
     dynamic = auto_l2(options, options.start, options.epochs, rate)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     curves(axes, constant, dynamic, options.epoch, f"{options.name} with a schedule")
     for ax in axes:
         for fall in FALLS:
