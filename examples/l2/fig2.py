@@ -29,7 +29,7 @@ FC = Setup(
 WRN = Setup(
     data="digits",
     samples=128,
-    test_samples=400,
+    test_samples=300,
     learning_rates=(2.0, 4.0, 8.0),
     l2=(0.0, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2),
     budget=0.75,
@@ -37,7 +37,7 @@ WRN = Setup(
     zero_epochs=75,
     zero_over_rate=False,
     batch_size=32,
-    record=20,
+    record=16,
     members_per_batch=1,
 )
 
@@ -167,7 +167,8 @@ def trained(ax, out: report.Report, grid: xr.Dataset, setup: Setup, name: str) -
             )
     ax.set(xlabel="η", ylabel="epochs to training accuracy 1", title=name)
     ticks(ax, grid["learning_rate"].values)
-    ax.legend(fontsize="small")
+    if ax.lines:
+        ax.legend(fontsize="small")
     out.numbers[name] = plain(times)
     half = (grid.sizes["learning_rate"] + 1) // 2
     found = spread(slopes(times[:half, 1:], "learning_rate", least=2))
