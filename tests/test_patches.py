@@ -54,9 +54,15 @@ def equation(
     ],
 )
 def test_slices_give_the_rule_of_neural_tangents(orders, options):
-    arguments = equation(orders, **options)
-    expected = rules._conv_general_dilated_j(*arguments)
-    np.testing.assert_array_equal(by_slices(refuse)(*arguments), expected)
+    eqn, idx, (x, w), out = equation(orders, **options)
+
+    @jax.jit
+    def both(x):
+        ruled = (rules._conv_general_dilated_j, by_slices(refuse))
+        return [rule(eqn, idx, [x, w], out) for rule in ruled]
+
+    expected, sliced = both(x)
+    np.testing.assert_array_equal(sliced, expected)
 
 
 def test_a_filter_of_many_positions_and_groups_are_left_to_neural_tangents():
