@@ -86,11 +86,20 @@ def wants_start(problem: Problem) -> bool:
     )
 
 
+def _coupled(l2: Array) -> optax.GradientTransformation:
+    """∇L + λθ, in the precision of θ whatever the grid's is."""
+
+    def update(gradient: Any, params: Any) -> Any:
+        return jax.tree.map(lambda g, p: g + l2.astype(p.dtype) * p, gradient, params)
+
+    return optax.stateless(update)
+
+
 def optimizer_of(problem: Problem, cell: Cell) -> optax.GradientTransformationExtraArgs:
     """The member's optimizer, with λθ added in front of it unless it takes `l2` itself."""
     optimizer = problem.optimizer(**_told(problem.optimizer, 0, cell))
     if "l2" in cell and "l2" not in named(problem.optimizer):
-        optimizer = optax.chain(optax.add_decayed_weights(cell["l2"]), optimizer)
+        optimizer = optax.chain(_coupled(cell["l2"]), optimizer)
     return optax.with_extra_args_support(optimizer)
 
 
