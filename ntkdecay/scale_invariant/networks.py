@@ -50,6 +50,27 @@ def cnn(
     return _network(_Plain, (tuple(channels), tuple(range(1, len(channels), 2))), outputs, **frozen)
 
 
+def fc(
+    outputs: int = 10, *, width: int = 100, depth: int = 2, norm: Norm = "batch", **frozen: Any
+) -> Network:
+    """A fully connected network: `depth` dense layers, each normalized, then ReLU; the smallest that shows the papers' dynamics.
+
+    Args:
+        outputs: number of outputs.
+        width: of each hidden layer.
+        depth: number of hidden layers.
+        norm: "batch", "layer" or "group"; there are no pixels for "instance".
+        frozen: `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+    """
+    check_positive("width", width, "it is a number of units")
+    check_positive("depth", depth, "it is a number of layers")
+    if norm == "instance":
+        raise ValueError(
+            'norm is "instance", but a dense layer has one number a channel: its variance is 0.'
+        )
+    return _network(_Dense, (depth, width), outputs, norm=norm, **frozen)
+
+
 def conv_net(
     outputs: int = 10,
     *,
@@ -167,6 +188,19 @@ def _normalized(norm: Norm, groups: int, epsilon: float, x: Array) -> Array:
 
 def _conv(channels: int, size: int = 3, stride: int = 1) -> nn.Conv:
     return nn.Conv(channels, (size, size), stride, use_bias=False)
+
+
+class _Dense(nn.Module):
+    norm: Callable[[Array], Array]
+    depth: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.reshape(len(x), 1, 1, -1)  # images of one pixel
+        for _ in range(self.depth):
+            x = nn.relu(self.norm(nn.Dense(self.width, use_bias=False)(x)))
+        return x[:, 0, 0]
 
 
 class _Plain(nn.Module):

@@ -7,10 +7,11 @@ import pytest
 
 from ntkdecay import homogeneity
 from ntkdecay.scale_invariant import is_scale_invariant
-from ntkdecay.scale_invariant.networks import cnn, conv_net, pre_resnet, resnet_18
+from ntkdecay.scale_invariant.networks import cnn, conv_net, fc, pre_resnet, resnet_18
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
 NETWORKS = {
+    "fc": fc(3, width=5),
     "cnn": cnn(3, channels=(4, 4)),
     "conv_net": conv_net(3, width=4),
     "layer": conv_net(3, width=4, norm="layer"),
@@ -86,6 +87,7 @@ def test_a_network_that_is_not_invariant_is_found_out():
     ("make", "sentence"),
     [
         (lambda: conv_net(norm="weight"), "not \"batch\""),  # pyright: ignore
+        (lambda: fc(norm="instance"), "its variance is 0"),
         (lambda: pre_resnet(18), r"6 n \+ 2"),
         (lambda: conv_net(head_norm=-1.0), "head_norm"),
         (lambda: conv_net(3, width=3, norm="group").init(jax.random.key(0), X), "do not divide into 8 groups"),
