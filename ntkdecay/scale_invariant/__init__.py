@@ -28,6 +28,7 @@ from ntkdecay.scale_invariant._intrinsic import (
     stationary_learning_rate,
 )
 from ntkdecay.scale_invariant._invariance import is_scale_invariant
+from ntkdecay.scale_invariant._metrics import Turning, metrics, turning
 from ntkdecay.scale_invariant._norm import (
     bounds,
     cosine_distance,
@@ -76,6 +77,7 @@ __all__ = [
     "Rescaled",
     "RescaledAdamW",
     "Trajectory",
+    "Turning",
     "attracting_interval",
     "attracts",
     "bounding_sequences",
@@ -101,6 +103,7 @@ __all__ = [
     "jump_times",
     "least_value",
     "lyapunov_exponent",
+    "metrics",
     "minibatch_root",
     "norm2_from_gradients",
     "norm2_path",
@@ -117,6 +120,7 @@ __all__ = [
     "stationary_learning_rate",
     "stationary_point",
     "toy_loss",
+    "turning",
     "turning_point",
     "weights_sde",
 ]
