@@ -9,7 +9,8 @@ expansion is made once, in numpy at trace time, and what runs is three short pol
 
 - u < 1: :math:`G = u\,[A(u) - u^m B(u) \varphi_\sigma(u)]`, B = Ce^u, with φ_σ(u) = (1 − u^{−σ})/σ (log u at σ = 0),
   where s = σ − m and |σ| <= 1/2: written so that the poles of Γ(s) at s = 0, −1, … have cancelled;
-- u >= 1: :math:`1 - G = \frac{p}{u+p} S(\frac{1}{u+p})` (S → 1 at u = ∞ and as k → 1).
+- u >= 1: :math:`1 - G = \frac{p}{u+p+1} S(\frac{1}{u+p+1})`, S = E[(u+p+1)/(u+T)] with T of shape and mean p + 1
+  (S → 1 at u = ∞ and as k → 1).
 
 A, B and S are polynomials fitted at Chebyshev nodes.
 """
@@ -34,7 +35,7 @@ class Expansion(NamedTuple):
     m: int
     regular: np.ndarray  # A, ascending
     singular: np.ndarray  # B, ascending; empty where it is negligible
-    inverse: np.ndarray  # S, ascending in 2(1 + p)/(u + p) − 1
+    inverse: np.ndarray  # S, ascending in 2(p + 2)/(u + p + 1) − 1
 
     @property
     def far_from_pole(self) -> bool:
@@ -101,21 +102,21 @@ def _power_series(s: float, m: int, negligible: float = 1e-20) -> tuple[np.ndarr
 
 
 def _inverse_values(p: float) -> np.ndarray:
-    """S on u >= 1 from its values E[(u+p)/(u+T)], T of shape p+1, by the trapezoidal rule in log T."""
+    """S on u >= 1, its mean over T by the trapezoidal rule in log T."""
     w = (1 + _NODES) / 2
-    u = 1 + p * (1 - w)  # times w
+    u = 1 + (p + 1) * (1 - w)  # times w
     xi = np.arange(
         -42 / (p + 1) - 9 / np.sqrt(p), np.log1p((45 + 12 * np.sqrt(p)) / p), 0.08 / np.sqrt(p + 1)
     )
     weight = np.exp(p * (xi - np.expm1(xi)) + xi)
     t = p * np.exp(xi)
-    return ((u + w * p)[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
+    return ((u + w * (p + 1))[:, None] / (u[:, None] + np.outer(w, t))) @ weight / weight.sum()
 
 
 def complement_of_inverse(v: Array, e: Expansion) -> Array:
     """1 − G_s(1/v) for v = 1/u in [0, 1], to full relative precision."""
-    reciprocal = v / (1 + e.p * v)
-    return e.p * reciprocal * polynomial(e.inverse, (2 + 2 * e.p) * reciprocal - 1)
+    reciprocal = v / (1 + (e.p + 1) * v)
+    return e.p * reciprocal * polynomial(e.inverse, (4 + 2 * e.p) * reciprocal - 1)
 
 
 def gain_over_u(u: Array, phi: Array, e: Expansion) -> Array:
