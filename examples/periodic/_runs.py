@@ -1,0 +1,251 @@
+"""What the scripts of trained networks share: data, networks, runs by (stochastic) gradient descent, and what is read off them.
+
+Quick presets train a fully connected network on digits, the paper's its ConvNet on CIFAR-10; every weight that is
+trained is scale-invariant, from PyTorch's initial variance 1/(3 n), under the mean cross entropy.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import xarray as xr
+from scipy.signal import find_peaks
+
+from ntkdecay import datasets, optimizers, report, training
+from ntkdecay import scale_invariant as si
+from ntkdecay.networks import Network
+from ntkdecay.scale_invariant import networks
+
+INITIAL = 3**-0.5  # times 1/√n: PyTorch's uniform initialization of a layer with n inputs
+PHASES = {"A": "tab:blue", "B": "tab:green", "C": "tab:red"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup(report.Options):
+    """A network, its data and how it is measured."""
+
+    data: datasets.Name = "digits"
+    """Which images."""
+    network: Literal["fc", "conv_net", "resnet_18"] = "fc"
+    """Architecture."""
+    width: int = 32
+    """Units of a layer, or channels of the first."""
+    samples: int = 256
+    """Training samples."""
+    test_samples: int = 512
+    """Test samples."""
+    batch_size: int | None = None
+    """Samples of a step; none: all."""
+    every: int = 10
+    """Steps between measurements."""
+    eval_batch_size: int | None = None
+    """Samples measured at a time; none: all."""
+    members_per_batch: int | None = 1
+    """Runs side by side; none: measured."""
+
+    @property
+    def words(self) -> str:
+        return f"{self.data}, {self.samples} training and {self.test_samples} test samples"
+
+    def net(self, **options: Any) -> Network:
+        """The network, its last layer frozen; `norm` and `head_norm` are options."""
+        return getattr(networks, self.network)(10, width=self.width, **options)
+
+
+PAPER: dict[str, Any] = dict(
+    data="cifar10", network="conv_net", width=32, samples=50_000, test_samples=10_000,
+    batch_size=128, every=391, eval_batch_size=1000, members_per_batch=None,
+)  # fmt: skip
+
+
+class Images(NamedTuple):
+    """Training and test images, (n, height, width, channels), with one-hot labels; all float32."""
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def images(options: Setup) -> Images:
+    """The first images of a data set, of mean 0 and variance 1; training images left over join the test set.
+
+    Raises:
+        ValueError: if there are fewer images.
+    """
+    data = datasets.load(options.data, options.data_dir)
+    x_test = np.concatenate([data.x_test, data.x_train[options.samples :]])
+    y_test = np.concatenate([data.y_test, data.y_train[options.samples :]])
+    if len(data.x_train) < options.samples or len(x_test) < options.test_samples:
+        raise ValueError(
+            f"{options.data} has {len(data.x_train)} + {len(data.x_test)} images, fewer than the "
+            f"{options.samples} + {options.test_samples} asked for."
+        )
+    mean, deviation = data.x_train.mean(), data.x_train.std()
+    train, test = slice(options.samples), slice(options.test_samples)
+
+    def prepared(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray((x - mean) / deviation, np.float32), np.eye(10, dtype=np.float32)[y]
+
+    return Images(
+        *prepared(data.x_train[train], data.y_train[train]), *prepared(x_test[test], y_test[test])
+    )
+
+
+def loss(fx: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean cross entropy."""
+    return optax.softmax_cross_entropy(fx, y).mean()
+
+
+def run(
+    options: Setup,
+    grid: Mapping[str, Sequence[float]],
+    steps: Any,
+    *,
+    network: Network | None = None,
+    init: Callable[..., Any] | None = None,
+    apply_fn: Callable[..., jax.Array] | None = None,
+    optimizer: Callable[..., optax.GradientTransformation] = optax.sgd,
+    metrics: Mapping[str, Any] | None = None,
+    record: Iterable[int] | None = None,
+    progress: str | None = None,
+    **more: Any,
+) -> Any:
+    """A grid of runs with the metrics that `periods` and `bounds` read; what is not said is that of the setup."""
+    x, y, x_test, y_test = images(options)
+    network = network or options.net()
+    return training.sweep(
+        init or (lambda key: network.init(key, x, INITIAL)),
+        apply_fn or network.apply,
+        loss,
+        optimizer,
+        grid,
+        x,
+        y,
+        steps=steps,
+        record=range(0, steps + 1, options.every) if record is None else list(record),
+        x_test=x_test,
+        y_test=y_test,
+        batch_size=options.batch_size,
+        metrics=metrics
+        or si.metrics(batch_size=options.batch_size) | {"test_accuracy": "test_accuracy"},
+        eval_batch_size=options.eval_batch_size,
+        members_per_batch=options.members_per_batch,
+        store=options.store,
+        progress=progress,
+        **more,
+    )
+
+
+def product_and_ratio(product: jax.Array, ratio: jax.Array) -> optax.GradientTransformation:
+    """SGD with ηλ = product and η/λ = ratio."""
+    return optimizers.sgd((product * ratio) ** 0.5, l2=(product / ratio) ** 0.5)
+
+
+def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    r"""Steps that keep the norm: w ← ‖w‖ (w + Δ)/‖w + Δ‖."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        change, state = optimizer.update(updates, state, params)
+        moved = optax.tree.add(params, change)
+        scale = optax.tree.norm(params) / optax.tree.norm(moved)
+        return jax.tree.map(lambda after, w: scale * after - w, moved, params), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def member(grid: xr.Dataset, rate: float, **cell: float) -> xr.Dataset:
+    """One run of a grid up to its last step, with its effective learning rate η/ρ²."""
+    found = grid.sel(cell).squeeze(drop=True)
+    found = found.where(found["step"] <= found["last_step"], drop=True).drop_vars("status")
+    return found.assign(effective_learning_rate=rate / found["norm2"])
+
+
+def bursts(record: xr.Dataset, rise: float = 10.0) -> int:
+    """How often the loss grows by the factor `rise` and falls by it again, whatever the norm does."""
+    loss = np.log(np.maximum(record["loss"].to_numpy(), np.finfo(np.float32).tiny))
+    return find_peaks(loss, prominence=np.log(rise))[0].size
+
+
+def free_decay(levels: np.ndarray, product: float) -> np.ndarray:
+    r"""Steps in which η/ρ² would grow from one level to another by weight decay alone: no period is shorter.
+
+    .. math:: t = \frac{\ln(\tilde\eta_1/\tilde\eta_0)}{-2\ln(1-\eta\lambda)}
+
+    (3) of `periodic` without gradients, which only add to ρ².
+
+    Args:
+        levels: effective learning rates, (n, 2): at the start of a period and at its destabilization.
+        product: ηλ.
+    """
+    return np.log(levels[:, 1] / levels[:, 0]) / (-2 * np.log1p(-product))
+
+
+def settled(found: si.Periods) -> np.ndarray:
+    """Which periods count: all but the first, which has the warm-up in it, if there are others."""
+    return np.arange(found.number) > 0 if found.number > 1 else np.ones(found.number, bool)
+
+
+def summary(found: si.Periods, product: float) -> dict[str, Any]:
+    """The periods of a run in numbers; lengths and phases are of those that are settled."""
+    chosen = settled(found)
+    return {
+        "number": found.number,
+        "lengths": found.lengths[chosen],
+        "phases": {name: values[chosen] for name, values in found.phases.items()},
+        "from the start to destabilization, over free decay": (
+            (found.destabilization - found.start)[chosen]
+            / free_decay(found.learning_rate[chosen], product)
+        ),
+        "loss": found.loss[chosen],
+        "effective learning rate": found.learning_rate[chosen],
+    }
+
+
+def median(values: Any) -> float:
+    """NaN of nothing."""
+    return float(np.median(values)) if np.size(values) else np.nan
+
+
+def listed(values: Iterable[float], form: str = ".3g") -> str:
+    """Numbers in a row."""
+    return ", ".join(format(float(value), form) for value in values).replace("-", "−")
+
+
+def panels(axes: Any, record: xr.Dataset, names: Sequence[str], **line: Any) -> None:
+    """Series of one run, one in each panel, over steps."""
+    for ax, name in zip(axes, names, strict=True):
+        values = 1 - record[name] if name == "test_accuracy" else record[name]
+        ax.plot(record["step"], values, lw=0.8, **line)
+        ax.set(xlabel="step", ylabel=LABELS[name])
+        if name != "test_accuracy":
+            ax.set_yscale("log")
+
+
+LABELS = {
+    "loss": "training loss",
+    "test_accuracy": "test error",
+    "effective_learning_rate": "effective learning rate η/ρ²",
+    "effective_gradient_norm": "effective gradient norm ρ‖∇L‖",
+    "norm2": "squared norm ρ²",
+    "cosine_distance": "1 − cos of a step",
+}
+SERIES = ("loss", "test_accuracy", "effective_learning_rate", "effective_gradient_norm")
+
+
+def shade(axes: Iterable[Any], found: si.Periods, number: int) -> None:
+    """The phases of a period as coloured bands: A blue, B green, C red."""
+    borders = (found.start, found.low, found.destabilization, found.end)
+    ends = [border[number] for border in borders]
+    for ax in axes:
+        for color, begin, end in zip(PHASES.values(), ends[:-1], ends[1:], strict=True):
+            ax.axvspan(begin, end, color=color, alpha=0.15, lw=0)
+
+
+def colors(count: int) -> list[Any]:
+    """As many colours, from dark to light."""
+    return list(plt.get_cmap("viridis")(np.linspace(0, 0.85, count)))
