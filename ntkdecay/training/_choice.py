@@ -52,7 +52,7 @@ class Programs:
             self._sharding,
         )
         lowered = _engine.program(self.problem, block, self.devices).lower(
-            self.cells, states, order, alive, self._interval(0, np.array([1])), self.data
+            self.cells, states, order, alive, self._interval(0, np.array([1]), True), self.data
         )
         compiled = lowered.compile()
         self._check_memory(compiled, block)
@@ -62,18 +62,26 @@ class Programs:
         return block in self._compiled
 
     def advance(
-        self, block: int, states: State, living: np.ndarray, begin: int, ends: np.ndarray
-    ) -> tuple[State, dict[str, Any]]:
+        self,
+        block: int,
+        states: State,
+        living: np.ndarray,
+        begin: int,
+        ends: np.ndarray,
+        recorded: bool = True,
+    ) -> tuple[State, _engine.Measured]:
         """The living rows' states after `ends[-1]`, and what was measured of all rows at each end; `states` are used up."""
         order, alive = self._queue(living, block)
-        return self[block](self.cells, states, order, alive, self._interval(begin, ends), self.data)
+        span = self._interval(begin, ends, recorded)
+        return self[block](self.cells, states, order, alive, span, self.data)
 
     def _queue(self, living: np.ndarray, block: int) -> Any:
         arrays = _engine.queue(living, len(self.devices), block)
         return _engine.placed(arrays, self.devices, by_member=True)
 
-    def _interval(self, begin: int, ends: np.ndarray) -> Any:
-        return _engine.placed(_engine.interval(begin, ends), self.devices, by_member=False)
+    def _interval(self, begin: int, ends: np.ndarray, recorded: bool) -> Any:
+        span = _engine.interval(begin, ends, recorded)
+        return _engine.placed(span, self.devices, by_member=False)
 
     def _check_memory(self, compiled: Any, block: int) -> None:
         usage, available = compiled.memory_analysis(), available_bytes(self.devices[0])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -25,41 +26,57 @@ AXIS = "members"
 
 
 class Interval(NamedTuple):
-    """From step `begin` to `ends[count − 1]`, with a measurement at each of the first `count` ends."""
+    """From step `begin` to `ends[count − 1]`, stopping at each of the first `count` ends, to measure if `recorded`."""
 
     begin: Array
     ends: Array  # (RECORDS,)
     count: Array
+    recorded: Array
 
 
-def interval(begin: int, ends: np.ndarray) -> Interval:
-    padded = np.zeros(RECORDS, np.int32)
+def interval(begin: int, ends: np.ndarray, recorded: bool) -> Interval:
+    padded, count = np.zeros(RECORDS, np.int32), np.int32(len(ends))
     padded[: len(ends)] = ends
-    return Interval(*(jnp.asarray(a, jnp.int32) for a in (begin, padded, len(ends))))
+    return Interval(*jax.tree.map(jnp.asarray, (np.int32(begin), padded, count, recorded)))
 
 
-def one_member(problem: Problem, data: Data, cell: Any, state: State, span: Interval):
-    """One member from `span.begin` on; its metrics are in rows of the returned arrays."""
+class Measured(NamedTuple):
+    """A row for each end."""
+
+    finite: Array  # whether all parameters are
+    metrics: dict[str, Array]  # zeros if not recorded
+
+
+def one_member(
+    problem: Problem, data: Data, cell: Any, state: State, span: Interval
+) -> tuple[State, Measured]:
+    """One member from `span.begin` on."""
     step = step_fn(problem, data, cell)
 
     def observe(number: Array, state: State):
         return measure(problem, data, cell, number, state)
 
-    records = jax.tree.map(
-        lambda leaf: jnp.zeros((RECORDS, *leaf.shape), leaf.dtype),
-        jax.eval_shape(observe, span.begin, state),
-    )
+    def rows_like(leaf):
+        return jnp.zeros((RECORDS, *leaf.shape), leaf.dtype)
 
     def advance(carry):
-        row, number, state, records = carry
-        state = jax.lax.fori_loop(number, span.ends[row], step, state)
-        values = observe(span.ends[row], state)
-        records = jax.tree.map(lambda rows, value: rows.at[row].set(value), records, values)
-        return row + 1, span.ends[row], state, records
+        row, number, state, (finite, metrics) = carry
+        end = span.ends[row]
+        state = jax.lax.fori_loop(number, end, step, state)
 
-    carry = jnp.zeros((), jnp.int32), span.begin, state, records
-    _, _, state, records = jax.lax.while_loop(lambda c: c[0] < span.count, advance, carry)
-    return state, records
+        def enter(metrics):
+            return jax.tree.map(lambda a, b: a.at[row].set(b), metrics, observe(end, state))
+
+        # Whether to record is no member's own: under vmap this stays a branch.
+        metrics = jax.lax.cond(span.recorded, enter, lambda metrics: metrics, metrics)
+        finite = finite.at[row].set(jnp.isfinite(optax.tree.norm(state.params)))
+        return row + 1, end, state, Measured(finite, metrics)
+
+    metrics = jax.tree.map(rows_like, jax.eval_shape(observe, span.begin, state))
+    measured = Measured(jnp.zeros(RECORDS, bool), metrics)
+    carry = jnp.zeros((), jnp.int32), span.begin, state, measured
+    _, _, state, measured = jax.lax.while_loop(lambda c: c[0] < span.count, advance, carry)
+    return state, measured
 
 
 def _blocks(problem, block, cells, states, order, alive, span, data):
@@ -73,49 +90,40 @@ def _blocks(problem, block, cells, states, order, alive, span, data):
         return jax.tree.map(lambda a: a[None], member(*first))
 
     def run(number, carry):
-        states, records = carry
+        states, measured = carry
         rows = jax.lax.dynamic_slice(order, (number * block,), (block,))
         lives = number * block + jnp.arange(block) < alive
         take = partial(jax.tree.map, lambda a: a.at[rows].get(mode="clip"))
         old = take(states)
-        new, measured = many(take(cells), old)
+        new, found = many(take(cells), old)
         new = jax.tree.map(
             lambda a, b: jnp.where(lives.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, old
         )
         put = partial(jax.tree.map, lambda every, some: every.at[rows].set(some, mode="drop"))
-        return put(states, new), put(records, measured)
+        return put(states, new), put(measured, found)
 
     shapes = jax.eval_shape(many, *jax.tree.map(lambda a: a[:block], (cells, states)))[1]
     rows = len(cells["seed"])
-    records = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), shapes)
-    return jax.lax.fori_loop(0, (alive + block - 1) // block, run, (states, records))
+    measured = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, (alive + block - 1) // block, run, (states, measured))
 
 
 def program(problem: Problem, block: int, devices: tuple[Any, ...]) -> Callable[..., Any]:
-    """advance(cells, states, order, alive, span, data) -> (states, records), compiled; `states` is donated."""
-    body = partial(_blocks, problem, block)
-    if len(devices) == 1:
-        return jax.jit(
-            lambda cells, states, order, alive, span, data: body(
-                cells, states, order[0], alive[0], span, data
-            ),
-            donate_argnums=1,
-        )
-    mesh, rows = Mesh(np.array(devices), (AXIS,)), P(AXIS)
+    """advance(cells, states, order, alive, span, data) -> (states, measured), compiled; `states` is donated."""
 
     def local(cells, states, order, alive, span, data):
-        return body(cells, states, order[0], alive[0], span, data)
+        return _blocks(problem, block, cells, states, order[0], alive[0], span, data)
 
-    return jax.jit(
-        jax.shard_map(
+    if len(devices) > 1:
+        rows = P(AXIS)
+        local = jax.shard_map(
             local,
-            mesh=mesh,
+            mesh=Mesh(np.array(devices), (AXIS,)),
             in_specs=(rows, rows, rows, rows, P(), P()),
             out_specs=(rows, rows),
             check_vma=False,
-        ),
-        donate_argnums=1,
-    )
+        )
+    return jax.jit(local, donate_argnums=1)
 
 
 def placed(tree: Any, devices: tuple[Any, ...], *, by_member: bool) -> Any:

@@ -14,7 +14,6 @@ from ntkdecay.training._choice import Programs, block_size
 from ntkdecay.training._problem import Data, Problem
 
 RUNNING, DONE, DIVERGED = 0, 1, 2
-FINITE = "all parameters are finite"  # the metric that decides who lives
 CHUNK_SECONDS = 1.0
 
 
@@ -61,20 +60,21 @@ class Journal:
         ends = ends[ends <= stop]
         return (ends, True) if len(ends) else (np.array([stop]), False)
 
-    def note(self, ends: np.ndarray, recorded: bool, measured: dict[str, np.ndarray]) -> int:
-        """Enter the measurements of all members at `ends`; returns how many steps they have made in all."""
-        running, finite = self.running, measured.pop(FINITE)
+    def note(
+        self, ends: np.ndarray, finite: np.ndarray, metrics: dict[str, np.ndarray] | None
+    ) -> int:
+        """Enter what all members were at `ends`, with metrics if recorded; returns how many steps they have made in all."""
+        running = self.running
         for i in range(len(ends)):
-            good = running & finite[:, i]
-            if recorded:
-                for name, values in measured.items():
-                    self._rows(name, values)[good, self.row + i] = values[good, i]
-                self.reached[good] = ends[i]
-            running = good
+            running = running & finite[:, i]
+            if metrics is not None:
+                for name, values in metrics.items():
+                    self._rows(name, values)[running, self.row + i] = values[running, i]
+                self.reached[running] = ends[i]
         self.status[self.running & ~running] = DIVERGED
         self.status[running & (self.plan.budget <= ends[-1])] = DONE
         before, self.at = self.at, int(ends[-1])
-        self.row += len(ends) if recorded else 0
+        self.row += 0 if metrics is None else len(ends)
         return int(
             np.sum(np.minimum(self.plan.budget, self.at) - np.minimum(self.plan.budget, before))
         )
@@ -88,8 +88,7 @@ class Journal:
         return self.records[name]
 
     def save(self, path: Path, states: Any) -> None:
-        arrays = {"status": self.status, "reached": self.reached} | _store.flat(states, "state")
-        arrays |= {f"records/{name}": values for name, values in self.records.items()}
+        arrays = tables(self) | _store.flat(states, "state")
         _store.write(path, arrays, {"block": self.block, "at": self.at, "row": self.row})
 
     @classmethod
@@ -101,9 +100,23 @@ class Journal:
         arrays, meta = saved
         journal = cls(plan, meta["block"])
         journal.at, journal.row = meta["at"], meta["row"]
-        journal.status, journal.reached = arrays["status"], arrays["reached"]
-        journal.records = {n[8:]: a for n, a in arrays.items() if n.startswith("records/")}
+        journal.records, journal.status, journal.reached = from_tables(arrays)
         return journal, _store.unflat(arrays, "state", like)
+
+
+def tables(of: Journal | Outcome) -> dict[str, np.ndarray]:
+    """Status, last steps and records as a file's arrays."""
+    records = {f"records/{name}": values for name, values in of.records.items()}
+    return {"status": of.status, "reached": of.reached} | records
+
+
+def from_tables(
+    arrays: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The records, status and last steps that `tables` gave."""
+    names = (name for name in arrays if name.startswith("records/"))
+    records = {name.removeprefix("records/"): arrays[name] for name in names}
+    return records, arrays["status"], arrays["reached"]
 
 
 def run(
@@ -148,12 +161,14 @@ def run(
                 block //= 2
             ends, recorded = journal.next(chunk)
             begin, compiled = time.perf_counter(), block in programs
-            states, measured = programs.advance(block, states, living, journal.at, ends)
-            measured = {name: np.asarray(values)[row_of] for name, values in measured.items()}
+            states, measured = programs.advance(block, states, living, journal.at, ends, recorded)
+            finite, metrics = np.asarray(measured.finite)[row_of], None
+            if recorded:
+                metrics = {name: np.asarray(a)[row_of] for name, a in measured.metrics.items()}
             if compiled:
                 seconds = max(time.perf_counter() - begin, 1e-6)
                 chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
-            bar.update(journal.note(ends, recorded, measured))
+            bar.update(journal.note(ends, finite, metrics))
             if checkpoint and time.monotonic() - saved >= save_seconds:
                 journal.save(checkpoint, states)
                 saved = time.monotonic()

@@ -22,7 +22,7 @@ from ntkdecay.training import _engine, _store
 from ntkdecay.training._distributed import gathered, share
 from ntkdecay.training._metrics import METRICS, Snapshot
 from ntkdecay.training._problem import Data, Problem, named, start
-from ntkdecay.training._run import DIVERGED, DONE, FINITE, Outcome, Plan, run
+from ntkdecay.training._run import DIVERGED, DONE, Outcome, Plan, from_tables, run, tables
 
 STATUS = {DONE: "done", DIVERGED: "diverged"}
 DEFAULT = ("loss", "total_loss", "accuracy", "norm2")
@@ -100,13 +100,18 @@ def sweep(
         ValueError: if the grid, the steps or a metric's name is not usable.
         MemoryError: if the members of a block do not fit the device; says how many do.
     """
-    cells, dims = _cells(grid, (init, 1), (apply_fn, 2), (loss, 2), (optimizer, 0), steps)
+    cells, axes = _cells(grid, (init, 1), (apply_fn, 2), (loss, 2), (optimizer, 0), steps)
     test = (None if a is None else jnp.asarray(a) for a in (x_test, y_test))
     data = Data(jnp.asarray(x), jnp.asarray(y), *test)
     _check_data(data, batch_size)
     budget = _budget(steps, cells)
     points = _points(record, budget)
-    chosen = _metrics(metrics, data) | {FINITE: _finite}
+    chosen = _metrics(metrics, data)
+    taken = chosen.keys() & {*axes, "step", "status", "last_step"}
+    if taken:
+        raise ValueError(
+            f"The metric {min(taken)!r} has a name that the result uses: choose another."
+        )
     problem = Problem(
         init, apply_fn, loss, optimizer, augment, tuple(chosen.items()), batch_size, eval_batch_size
     )
@@ -137,15 +142,15 @@ def sweep(
             _keep(path, outcome)
         if unfinished:
             unfinished.unlink(missing_ok=True)
-    found = _dataset(outcome, grid, dims, points, key)
+    found = _dataset(outcome, axes, points, key)
     if not return_params:
         return found
-    sizes = tuple(found.sizes[dim] for dim in dims)
+    sizes = tuple(len(values) for values in axes.values())
     return found, jax.tree.map(lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), outcome.params)
 
 
-def _cells(grid, *functions) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The members' values, (members,) each, and the names of the grid's dimensions."""
+def _cells(grid, *functions) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The members' values, (members,) each, and the grid's axes."""
     axes = {name: np.atleast_1d(np.asarray(values)) for name, values in grid.items()}
     for name, values in axes.items():
         if values.ndim != 1 or not values.size:
@@ -169,7 +174,7 @@ def _cells(grid, *functions) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     cells = {name: mesh.ravel() for name, mesh in zip(axes, meshes, strict=True)}
     members = math.prod(len(values) for values in axes.values())
     cells.setdefault("seed", np.zeros(members, int))
-    return cells, tuple(axes)
+    return cells, axes
 
 
 def _check_data(data: Data, batch_size: int | None) -> None:
@@ -221,10 +226,6 @@ def _metrics(metrics: Metrics | None, data: Data) -> dict[str, Callable[[Snapsho
     return {name: METRICS[m] if isinstance(m, str) else m for name, m in metrics.items()}
 
 
-def _finite(snapshot: Snapshot) -> Array:
-    return jnp.isfinite(optax.tree.norm(snapshot.params))
-
-
 def _key(
     problem: Problem, data: Data, plan: Plan, members_per_batch: int | None, return_params: bool
 ) -> str:
@@ -235,7 +236,7 @@ def _key(
         state = start(problem, data, cell)
         return _engine.one_member(problem, data, cell, state, span)
 
-    text = jax.jit(member).lower(cell, data, _engine.interval(0, np.array([0]))).as_text()
+    text = jax.jit(member).lower(cell, data, _engine.interval(0, np.array([0]), True)).as_text()
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "ntkdecay")]
     return _store.digest(
         [text, str(versions), str((sorted(plan.cells), members_per_batch, return_params))],
@@ -249,9 +250,7 @@ def _key(
 
 
 def _keep(path: Path, outcome: Outcome) -> None:
-    arrays = {"status": outcome.status, "reached": outcome.reached}
-    arrays |= {f"records/{name}": values for name, values in outcome.records.items()}
-    arrays |= _store.flat(outcome.params, "params")
+    arrays = tables(outcome) | _store.flat(outcome.params, "params")
     _store.write(path, arrays, {"members_per_batch": outcome.members_per_batch})
 
 
@@ -267,13 +266,13 @@ def _found(
         one = {name: jnp.asarray(values[0]) for name, values in cells.items()}
         like = jax.eval_shape(lambda: start(problem, data, one).params)
         params = _store.unflat(arrays, "params", like)
-    records = {name[8:]: a for name, a in arrays.items() if name.startswith("records/")}
-    return Outcome(records, arrays["status"], arrays["reached"], params, meta["members_per_batch"])
+    return Outcome(*from_tables(arrays), params, meta["members_per_batch"])
 
 
-def _dataset(outcome: Outcome, grid, dims, points: np.ndarray, key: str | None) -> xr.Dataset:
-    coords = {name: np.atleast_1d(np.asarray(grid[name])) for name in dims}
-    sizes = tuple(len(values) for values in coords.values())
+def _dataset(
+    outcome: Outcome, axes: dict[str, np.ndarray], points: np.ndarray, key: str | None
+) -> xr.Dataset:
+    dims, sizes = tuple(axes), tuple(len(values) for values in axes.values())
     variables: dict[str, Any] = {
         name: (
             (*dims, "step", *(f"{name}_{i}" for i in range(values.ndim - 2))),
@@ -285,4 +284,4 @@ def _dataset(outcome: Outcome, grid, dims, points: np.ndarray, key: str | None) 
     variables["status"] = dims, status.reshape(sizes)
     variables["last_step"] = dims, outcome.reached.reshape(sizes)
     attributes = {"members_per_batch": outcome.members_per_batch} | ({"key": key} if key else {})
-    return xr.Dataset(variables, coords | {"step": points}, attributes)
+    return xr.Dataset(variables, axes | {"step": points}, attributes)

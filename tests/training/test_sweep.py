@@ -139,6 +139,23 @@ def test_members_stop_at_their_own_step_and_stay_as_they_were():
         np.testing.assert_allclose(params["v"][i], p["v"], rtol=1e-10)
 
 
+@pytest.mark.parametrize("members_per_batch", [1, 2])
+def test_metrics_are_computed_only_where_they_are_recorded(members_per_batch):
+    seen = []
+
+    def metric(snapshot):
+        jax.debug.callback(lambda step: seen.append(int(step)), snapshot.step)
+        return snapshot.step
+
+    rates = {"learning_rate": [0.01, 0.02]}
+    sweep(
+        init, apply_fn, loss, sgd, rates, X, Y,
+        steps=300, record=[0, 300], metrics={"mine": metric}, members_per_batch=members_per_batch,
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert set(seen) == {0, 300}  # the chunks, of 16 steps at first, end elsewhere too
+
+
 def test_divergence_is_a_status_and_leaves_the_others_alone():
     data = sweep(
         init, apply_fn, loss, sgd, {"learning_rate": [0.1, 1e4]}, X, Y, steps=400, record=[0, 1, 50, 300], metrics=["loss"]
@@ -220,6 +237,7 @@ def test_the_optimizer_hears_loss_and_error():
         ({"record": 0}, "1 or more points"),
         ({"metrics": ["los"]}, "There is no metric 'los'"),
         ({"metrics": ["test_loss"]}, "asks for the test set"),
+        ({"metrics": {"step": "loss"}}, "a name that the result uses"),
         ({"metrics": ["effective_learning_rate"]}, "needs `learning_rate`"),
         ({"members_per_batch": 0}, "1 or more"),
     ],
