@@ -262,6 +262,7 @@ def fixed_norm(axes, out: report.Report, options: Options) -> None:
     axes[1].set_title("norm fixed at initialization", fontsize="medium")
     axes[2].set_title("norm fixed in phase B", fontsize="medium")
     counts = [bursts(one) for one in kept]
+    left = [float(one["loss"][-1] / one["loss"].min()) > 10 for one in kept]
     drift = max(float(abs(one["norm2"] / one["norm2"][0] - 1).max()) for one in kept)
     out.numbers["fixed norm"] = {
         "bursts with the norm free": bursts(record),
@@ -274,7 +275,8 @@ def fixed_norm(axes, out: report.Report, options: Options) -> None:
         "with a fixed norm there are no periods",
         expected="the loss rises ten times and falls again with the norm free, and never with it fixed",
         measured=f"free {bursts(record)} times; fixed "
-        + ", ".join(f"{count} ({name})" for name, count in zip(names, counts, strict=True)),
+        + ", ".join(f"{count} ({name})" for name, count in zip(names, counts, strict=True))
+        + f"; {sum(left)} of {len(left)} leave the low loss for good",
         holds=bursts(record) >= 3 and not any(counts),
     )
 

@@ -1,0 +1,257 @@
+"""Figures 15 to 18 of the periodic paper: what η and λ do to the periods of SGD, together and apart.
+
+Top: three products ηλ, each with three ratios η/λ (15); effective learning rate and gradient of two of them (16).
+Middle: rescaled starts, which make runs of equal ηλ the same (Proposition 4). Bottom: η alone (17) and λ alone (18).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import xarray as xr
+from _runs import (
+    INITIAL,
+    PAPER,
+    Setup,
+    colors,
+    images,
+    listed,
+    median,
+    member,
+    panels,
+    product_and_ratio,
+    run,
+    settled,
+    summary,
+)
+
+from ntkdecay import optimizers, report
+from ntkdecay import scale_invariant as si
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Setup):
+    """Sizes of the experiment."""
+
+    samples: int = 512
+    """Training samples."""
+    batch_size: int | None = 64
+    """Samples of a step."""
+    every: int = 8
+    """Steps between measurements: an epoch."""
+    products: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    """ηλ of Figures 15 and 16, ascending."""
+    ratios: tuple[float, ...] = (100.0, 1000.0, 10000.0)
+    """η/λ, ascending."""
+    steps: int = 8000
+    """Steps of each run."""
+    scales: tuple[float, ...] = (2.0, 3.0)
+    """Factors of the rescaled starts, from the smallest ratio."""
+    l2: float = 1e-3
+    """λ of Figure 17."""
+    learning_rates: tuple[float, ...] = (0.03, 0.25, 1.0, 4.0, 200.0)
+    """η of Figure 17, ascending: too low, periodic, too high."""
+    learning_rate: float = 0.5
+    """η of Figure 18."""
+    decays: tuple[float, ...] = (6e-5, 5e-4, 2e-3, 8e-3, 0.4)
+    """λ of Figure 18, ascending: too low, periodic, too high."""
+    window: int = 1
+    """Measurements of the running median in which periods are sought."""
+
+
+SIZES: dict[str, Any] = PAPER | dict(
+    products=(1e-5, 3e-5, 1e-4), ratios=(1.0, 10.0, 100.0), steps=391 * 1000, l2=1e-3,
+    learning_rates=(1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0), learning_rate=0.03,
+    decays=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.1), window=3,
+)  # fmt: skip
+
+
+def main(options: Options) -> None:
+    """Figures 15 to 18: periods against products and ratios of η and λ."""
+    out = report.Report("periodic", "fig15_18", options, data=options.words)
+    figure, axes = plt.subplots(5, 3, figsize=(15, 18), layout="constrained")
+    products(axes[:2], out, options)
+    rescaled_starts(axes[2], out, options)
+    apart(axes[3], out, options, "learning_rate")
+    apart(axes[4], out, options, "l2")
+    out.save(figure)
+
+
+def products(axes, out: report.Report, options: Options) -> None:
+    """Figures 15 and 16: runs of equal ηλ have alike periods, whatever η/λ."""
+    grid = run(
+        options,
+        {"product": options.products, "ratio": options.ratios},
+        options.steps,
+        optimizer=product_and_ratio,
+        progress="products",
+    )
+    found: dict[float, list[si.Periods]] = {}
+    inside: list[float] = []
+    for column, product in enumerate(options.products):
+        found[product] = []
+        for color, ratio in zip(colors(len(options.ratios)), options.ratios, strict=True):
+            rate = (product * ratio) ** 0.5
+            record = member(grid, rate, product=product, ratio=ratio)
+            found[product].append(si.periods(record, window=options.window))
+            panels([axes[0, column]], record, ["loss"], color=color, label=f"η/λ = {ratio:g}")
+            panels([axes[1, column]], record, ["effective_learning_rate"], color=color)
+            inside.append(equilibrium(record, rate, product))
+        axes[0, column].set_title(f"ηλ = {product:g}")
+        axes[0, column].legend(fontsize="small")
+    out.numbers["products"] = {
+        product: {
+            f"η/λ = {ratio:g}": summary(one, product)
+            for ratio, one in zip(options.ratios, each, strict=True)
+        }
+        for product, each in found.items()
+    }
+    # Each run's typical period in units of 1/(ηλ); runs of one period or none have no such number.
+    length = np.array([[product * length_of(one) for one in each] for product, each in found.items()])  # fmt: skip
+    out.numbers["length × ηλ"] = length
+    spread = np.nanmax(length, 1) / np.nanmin(length, 1)
+    out.claim(
+        "at a fixed product ηλ the frequency of periods does not depend on the ratio η/λ",
+        expected="mean lengths within a factor of 1.5 of each other at every product",
+        measured=", ".join(f"a factor of {factor:.2f} at ηλ = {product:g}" for product, factor in zip(options.products, spread, strict=True)),
+        holds=bool(np.all(np.isfinite(length)) and np.all(spread < 1.5)),
+    )  # fmt: skip
+    mean = np.nanmean(length, 1)
+    out.claim(
+        "periods are as frequent as the product is large",
+        expected="length × ηλ within a factor of 1.5 over all products",
+        measured=", ".join(f"{value:.2f} at ηλ = {product:g}" for product, value in zip(options.products, mean, strict=True)),
+        holds=bool(mean.max() < 1.5 * mean.min()),
+    )  # fmt: skip
+    levels = {product: [median(one.learning_rate[settled(one), 1]) for one in each] for product, each in found.items()}  # fmt: skip
+    losses = {product: [median(one.loss[settled(one), 1]) for one in each] for product, each in found.items()}  # fmt: skip
+    for name, table in (("effective learning rate at destabilization", levels), ("least training loss of a period", losses)):  # fmt: skip
+        factors = [max(row) / min(row) for row in table.values()]
+        out.claim(
+            f"the {name} is similar across ratios",
+            expected="medians within a factor of 1.5 at every product",
+            measured="; ".join(f"{listed(row)} at ηλ = {product:g}" for product, row in table.items()),
+            holds=bool(np.all(np.array(factors) < 1.5)),
+        )  # fmt: skip
+    out.claim(
+        "after the warm-up η/ρ² stays where bounds on the effective gradient have it (Remark 3, A.7)",
+        expected="every measurement of the second half of each run, ℓ and L the extremes of all its epochs",
+        measured=f"{100 * min(inside):.1f} % to {100 * max(inside):.1f} % of them",
+        holds=min(inside) == 1,
+    )
+
+
+def length_of(found: si.Periods) -> float:
+    """The mean length of the periods that are settled: from the first end to the last."""
+    return float(found.lengths[settled(found)].mean()) if found.number > 1 else np.nan
+
+
+def equilibrium(record: xr.Dataset, rate: float, product: float) -> float:
+    """The share of the second half in the interval of Remark 3."""
+    slope = record["effective_gradient_norm"].to_numpy()
+    low, high = si.equilibrium_learning_rate(slope.min(), slope.max(), rate, product / rate)
+    late = record["effective_learning_rate"].to_numpy()[slope.size // 2 :]
+    return float(np.mean((float(low) <= late) & (late <= float(high))))
+
+
+def rescaled_starts(axes, out: report.Report, options: Options) -> None:
+    """Proposition 4: the smallest ratio's run, and runs from c times its start with c²η and λ/c²."""
+    product, ratio = options.products[-1], options.ratios[0]
+    rate, l2 = (product * ratio) ** 0.5, (product / ratio) ** 0.5
+    net, x, scales = options.net(), images(options).x, (1.0, *options.scales)
+
+    def optimizer(scale: jax.Array) -> optax.GradientTransformation:
+        _, learning_rate, decay = si.rescaled(None, rate, l2, scale)
+        return optimizers.sgd(learning_rate, l2=decay)
+
+    grid = run(
+        options,
+        {"scale": scales},
+        options.steps,
+        init=lambda key, scale: si.rescaled(net.init(key, x, INITIAL), rate, l2, scale).params,
+        optimizer=optimizer,
+        progress="rescaled",
+    )
+    runs = [member(grid, rate * scale**2, scale=scale) for scale in scales]
+    for number, (color, scale, record) in enumerate(zip(colors(len(scales)), scales, runs, strict=True)):  # fmt: skip
+        style = dict(color=color, label=f"c = {scale:g}", ls=("-", "--", ":")[number % 3])
+        panels(axes[:2], record, ["norm2", "effective_learning_rate"], **style)
+    axes[0].set_title(f"start c w_0, c²η, λ/c²; ηλ = {product:g}")
+    axes[0].legend(fontsize="small")
+    same = {}
+    for color, scale, record in list(zip(colors(len(scales)), scales, runs, strict=True))[1:]:
+        apart = np.abs(np.log(record["loss"].to_numpy() / runs[0]["loss"].to_numpy()))
+        axes[2].semilogy(record["step"], np.maximum(apart, 1e-9), color=color, lw=0.8, label=f"c = {scale:g}")  # fmt: skip
+        gone = np.append(np.flatnonzero(apart > 0.1), apart.size)[0]
+        same[scale] = float(record["step"][min(gone, apart.size - 1)]), gone == apart.size
+    axes[2].set(xlabel="step", ylabel="|Δ ln loss| from c = 1")
+    axes[2].legend(fontsize="small")
+    periods = [si.periods(record, window=options.window) for record in runs]
+    out.numbers["rescaled"] = {
+        "the same loss within 10 % until step": {c: step for c, (step, _) in same.items()},
+        "periods": {c: one.number for c, one in zip(scales, periods, strict=True)},
+    }
+    first = min(step for step, _ in same.values()) * product
+    out.claim(
+        "from rescaled starts runs of equal ηλ are the same, warm-up and all (Proposition 4)",
+        expected="the same loss within 10 % for a time 1/(ηλ) at least, in single precision; until the end where c is a power of 2",
+        measured=", ".join(
+            f"c = {c:g} " + ("until the end" if always else f"until {step * product:.2f}/(ηλ)")
+            for c, (step, always) in same.items()
+        ),
+        holds=first >= 1 and all(always for c, (_, always) in same.items() if np.log2(c) % 1 == 0),
+    )
+
+
+def apart(axes, out: report.Report, options: Options, name: str) -> None:
+    """Figures 17 and 18: one of η and λ fixed."""
+    varied = name == "learning_rate"
+    values = options.learning_rates if varied else options.decays
+    fixed = {"l2": [options.l2]} if varied else {"learning_rate": [options.learning_rate]}
+    grid = run(options, {name: values} | fixed, options.steps, progress=name)
+    symbol, figure = ("η", "17") if varied else ("λ", "18")
+    numbers, errors, products = [], [], []
+    for color, value in zip(colors(len(values)), values, strict=True):
+        rate = value if varied else options.learning_rate
+        products.append(rate * (options.l2 if varied else value))
+        record = member(grid, rate, **{name: value})
+        panels(axes, record, ["loss", "test_accuracy", "effective_learning_rate"], color=color, label=f"{symbol} = {value:g}")  # fmt: skip
+        found = si.periods(record, window=options.window)
+        numbers.append(learned(record, found))
+        errors.append(float(1 - record["test_accuracy"].max()))
+        out.numbers.setdefault(figure, {})[value] = summary(found, products[-1])
+    axes[0].legend(fontsize="small", title=f"λ = {options.l2:g}" if varied else f"η = {options.learning_rate:g}")  # fmt: skip
+    often = np.array(numbers) / (options.steps * np.array(products))
+    out.numbers[figure] |= {"periods from low loss": numbers, "least test error": errors}
+    out.claim(
+        f"periods are absent at too low or too high {symbol} and present between (Figure {figure})",
+        expected="none at the first, three or more somewhere between, and at the last, in a time 1/(ηλ), less than a tenth of the most",
+        measured=", ".join(f"{n} at {symbol} = {value:g}" for n, value in zip(numbers, values, strict=True))
+        + f"; in a time 1/(ηλ) {listed(often, '.2g')}",
+        holds=numbers[0] == 0 and max(numbers) >= 3 and often[-1] < 0.1 * often.max(),
+    )  # fmt: skip
+    out.claim(
+        f"a larger {symbol} makes periods more frequent (Figure {figure})",
+        expected="their number rises with it, but for the last",
+        measured=listed(numbers[:-1]),
+        holds=len(numbers) > 2 and bool(np.all(np.diff(numbers[:-1]) > 0)),
+    )
+    best = [error for error, n in zip(errors, numbers, strict=True) if n]
+    out.claim(
+        f"where there are periods the test error is lower (Figure {figure})",
+        expected="the least test error of a periodic run below those of the first and the last",
+        measured=listed((100 * e for e in errors), ".2f") + " % in order",
+        holds=bool(best) and min(best) < min(errors[0], errors[-1]),
+    )
+
+
+def learned(record: xr.Dataset, found: si.Periods) -> int:
+    """The periods in which the network learns: their least loss is below a tenth of that at the start."""
+    return int(np.sum(found.loss[:, 1] < float(record["loss"][0]) / 10))
+
+
+if __name__ == "__main__":
+    report.cli(main, Options(), Options(**SIZES))
