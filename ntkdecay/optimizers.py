@@ -6,19 +6,18 @@ L2 is coupled: λθ is part of the gradient, before momentum or any rescaling. A
 Lewkowycz & Gur-Ari 2020) lowers λ during training; λ = c/T (Section 3) chooses a constant one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-Scalar = Array | float  # traced or not
+from ntkdecay._checks import Scalar, check, positive
 
 
 def sgd(
@@ -45,7 +44,7 @@ def sgd(
     """
     for name, value in (("learning_rate", learning_rate), ("l2", l2)):
         if not callable(value):
-            _check(name, value, lambda v: v >= 0, ">= 0")
+            check(name, value, lambda v: v >= 0, ">= 0")
     return optax.chain(optax.add_decayed_weights(l2), optax.sgd(learning_rate, momentum, nesterov))
 
 
@@ -92,11 +91,11 @@ def auto_l2(
     Raises:
         ValueError: if a constant is out of range, or `params` is not given to `update`.
     """
-    _check("l2", l2, _positive, "> 0, as AutoL2 divides it")
-    _check("factor", factor, lambda v: v > 1, "> 1, as λ is divided by it")
-    _check("refractory", refractory, lambda v: v >= 0, ">= 0, in units of 1/λ steps")
-    _check("every", every, _whole, "a whole number of steps, >= 1")
-    _check("patience", patience, _whole, "a whole number of measurements, >= 1")
+    check("l2", l2, positive, "> 0, as AutoL2 divides it")
+    check("factor", factor, lambda v: v > 1, "> 1, as λ is divided by it")
+    check("refractory", refractory, lambda v: v >= 0, ">= 0, in units of 1/λ steps")
+    check("every", every, _whole, "a whole number of steps, >= 1")
+    check("patience", patience, _whole, "a whole number of measurements, >= 1")
 
     def init(params: Any) -> AutoL2State:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
@@ -199,7 +198,7 @@ def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0)
     if not c.size:
         raise ValueError("`l2` and `time` are empty: c is measured from at least one run.")
     for name, value in (("l2", l2), ("time", time), ("learning_rate", learning_rate)):
-        _check(name, value, _positive, "positive and finite: λ, η and t_* of runs that peaked")
+        check(name, value, positive, "positive and finite: λ, η and t_* of runs that peaked")
     return Coefficient(float(np.median(c)), float(c.min()), float(c.max()))
 
 
@@ -227,21 +226,11 @@ def optimal_l2(
     c = c.c if isinstance(c, Coefficient) else c
     falls = np.asarray(decays, float)
     for name, value in (("c", c), ("time", time), ("decays", falls)):
-        _check(name, value, _positive, "positive and finite, times in the unit of c")
-    _check("learning_rate", learning_rate, _positive, "positive and finite")
+        check(name, value, positive, "positive and finite, times in the unit of c")
+    check("learning_rate", learning_rate, positive, "positive and finite")
     if falls.size:
         time = np.minimum(time, falls.min())
     return c / (learning_rate * time)
-
-
-def _check(name: str, value: Any, fine: Callable[[Any], Any], allowed: str) -> None:
-    """A sentence for a number out of its range; a traced one passes."""
-    if not isinstance(value, jax.core.Tracer) and not np.all(fine(np.asarray(value))):
-        raise ValueError(f"`{name}` is {value}; it must be {allowed}.")
-
-
-def _positive(value: np.ndarray) -> np.ndarray:
-    return (value > 0) & np.isfinite(value)
 
 
 def _whole(value: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.output_scale._checks import Scalar, check_alpha
+from ntkdecay._checks import Scalar
+from ntkdecay.output_scale._checks import check_alpha
 from ntkdecay.output_scale._loss import Loss, scaled_loss
 
 

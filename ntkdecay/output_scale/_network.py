@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from scipy.integrate import quad
 
-from ntkdecay.output_scale._checks import check_positive
+from ntkdecay._checks import check_positive
 
 Weights = tuple[Array, Array]  # W⁰, (d, h), and W¹, (h, outputs)
 

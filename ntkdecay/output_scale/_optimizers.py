@@ -16,7 +16,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.output_scale._checks import Scalar, check_alpha, check_positive
+from ntkdecay._checks import Scalar, check_positive
+from ntkdecay.output_scale._checks import check_alpha
 
 
 def rescaled(

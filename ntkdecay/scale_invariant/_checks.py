@@ -2,27 +2,11 @@
 
 from typing import Any
 
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Scalar = Array | float  # traced or not
-
-
-def known(*values: Any) -> bool:
-    """Whether these are numbers now, and not traced."""
-    return not any(isinstance(value, jax.core.Tracer) for value in values)
-
-
-def check(name: str, value: Any, allowed: Any, sentence: str) -> None:
-    """A sentence for a number, or an array of them, outside its range; a traced one passes."""
-    if known(value) and not np.all(allowed(np.asarray(value))):
-        raise ValueError(f"`{name}` is {value}; it must be {sentence}.")
-
-
-def check_positive(name: str, value: Any, meaning: str) -> None:
-    check(name, value, lambda v: (v > 0) & np.isfinite(v), f"positive and finite: {meaning}")
+from ntkdecay._checks import check, check_positive, known
 
 
 def check_rates(learning_rate: Any, l2: Any) -> None:

@@ -15,7 +15,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.scale_invariant._checks import Scalar, check, check_positive, check_rates, together
+from ntkdecay._checks import Scalar, check, check_positive
+from ntkdecay.scale_invariant._checks import check_rates, together
 
 
 class Rescaled(NamedTuple):

@@ -14,15 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.scale_invariant._checks import (
-    Scalar,
-    check,
-    check_intrinsic,
-    check_norm2,
-    check_positive,
-    check_rates,
-    together,
-)
+from ntkdecay._checks import Scalar, check, check_positive
+from ntkdecay.scale_invariant._checks import check_intrinsic, check_norm2, check_rates, together
 
 
 def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar = 0.0) -> Scalar:

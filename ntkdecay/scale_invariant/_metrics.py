@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ntkdecay.scale_invariant._checks import check
+from ntkdecay._checks import check
 
 Select = Callable[[Any], Any]
 

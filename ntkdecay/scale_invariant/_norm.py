@@ -18,15 +18,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from ntkdecay.scale_invariant._checks import (
-    Scalar,
-    check,
-    check_norm2,
-    check_positive,
-    check_rates,
-    known,
-    together,
-)
+from ntkdecay._checks import Scalar, check, check_positive, known
+from ntkdecay.scale_invariant._checks import check_norm2, check_rates, together
 from ntkdecay.scale_invariant._record import Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from ntkdecay.scale_invariant._checks import check
+from ntkdecay._checks import check
 from ntkdecay.scale_invariant._record import Record, read, steps
 
 Numbers = np.ndarray

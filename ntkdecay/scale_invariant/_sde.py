@@ -23,15 +23,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.scale_invariant._checks import (
-    Scalar,
-    check,
-    check_intrinsic,
-    check_norm2,
-    check_positive,
-    check_rates,
-    known,
-)
+from ntkdecay._checks import Scalar, check, check_positive, known
+from ntkdecay.scale_invariant._checks import check_intrinsic, check_norm2, check_rates
 
 Loss = Callable[[Array], Array]
 NoiseRoot = Callable[[Array], Array]

@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.scale_invariant._checks import check, check_positive, known, together
+from ntkdecay._checks import check, check_positive, known
+from ntkdecay.scale_invariant._checks import together
 
 
 class Bounds(NamedTuple):

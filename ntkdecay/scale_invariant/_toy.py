@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.scale_invariant._checks import Scalar, check_norm2, check_rates
+from ntkdecay._checks import Scalar
+from ntkdecay.scale_invariant._checks import check_norm2, check_rates
 
 Loss = Callable[[Array], Array]
 

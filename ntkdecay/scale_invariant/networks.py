@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import check_positive
 from ntkdecay.networks import Network
-from ntkdecay.scale_invariant._checks import check_positive
 
 Norm = Literal["batch", "layer", "group", "instance"]
 
