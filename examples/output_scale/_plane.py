@@ -216,8 +216,7 @@ def planes(options: PlaneOptions) -> dict[str, xr.Dataset]:
 def gradient_0(options: Options):
     """αG at θ_0, the same for every α."""
     net, data = network(options), images(options)
-    key = jax.random.split(jax.random.key(options.seed), 3)[0]  # the engine's, of this seed
-    params_0 = net.init(key, data.x)
+    params_0 = net.init(training.init_key(options.seed), data.x)
     outputs = output_scale.centred(net.apply, params_0, 1.0)
     return jax.grad(lambda params: loss(outputs(params, data.x), data.y, 1.0))(params_0)
 

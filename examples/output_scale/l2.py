@@ -143,7 +143,7 @@ def lazy_limit(options: Scales, net) -> np.ndarray:
     """F on the training samples, (powers, α, n, 10), of the network linearized around aθ_0."""
     init, apply_fn, _ = net
     data = images(options)
-    key = jax.random.split(jax.random.key(options.seed), 3)[0]  # the engine's, of this seed
+    key = training.init_key(options.seed)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), init(key, data.x.shape)[1])
     f_0 = apply_fn(params, data.x)
     kernel = kernels.empirical_ntk(apply_fn, params, data.x, trace_axes=())

@@ -28,7 +28,7 @@ from ntkdecay.scale_invariant._intrinsic import (
     stationary_learning_rate,
 )
 from ntkdecay.scale_invariant._invariance import is_scale_invariant
-from ntkdecay.scale_invariant._metrics import Turning, metrics, turning
+from ntkdecay.scale_invariant._metrics import Measured, measured, metrics, step_metrics
 from ntkdecay.scale_invariant._norm import (
     bounds,
     cosine_distance,
@@ -73,11 +73,11 @@ from ntkdecay.scale_invariant._toy import (
 __all__ = [
     "Bounds",
     "DirectionPath",
+    "Measured",
     "Periods",
     "Rescaled",
     "RescaledAdamW",
     "Trajectory",
-    "Turning",
     "attracting_interval",
     "attracts",
     "bounding_sequences",
@@ -103,6 +103,7 @@ __all__ = [
     "jump_times",
     "least_value",
     "lyapunov_exponent",
+    "measured",
     "metrics",
     "minibatch_root",
     "norm2_from_gradients",
@@ -119,8 +120,8 @@ __all__ = [
     "sequence",
     "stationary_learning_rate",
     "stationary_point",
+    "step_metrics",
     "toy_loss",
-    "turning",
     "turning_point",
     "weights_sde",
 ]

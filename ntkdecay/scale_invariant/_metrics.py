@@ -1,10 +1,11 @@
 r"""What `bounds` and `periods` read, as metrics of a run in `ntkdecay.training`, measured where it trains.
 
 .. math:: \rho_t^2 = \|w_t\|^2, \qquad \tilde g_t = \|w_t\|\,\|\nabla L(w_t)\|, \qquad
-          1 - \cos(w_{t-1}, w_t)
+          1 - \cos(w_t, w_{t+1})
 
-w: the scale-invariant weights alone, where others are trained with them; ∇L: by these, without the L2 term
-(`periodic`, Section B: train loss and its gradients by an additional pass through the training set).
+w: the scale-invariant weights alone, where others are trained with them; ∇L: by these, without the L2 term. As in
+Section B of `periodic`, loss and gradients are taken by a pass through the training set, `metrics`, or of each step's
+own batch, `measured` and `step_metrics`: these cost next to nothing, as the step has computed them.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ntkdecay._checks import check
+from ntkdecay.scale_invariant._checks import check
 
 Select = Callable[[Any], Any]
 
 
-def metrics(
-    select: Select | None = None, *, batch_size: int | None = None, turns: bool = False
-) -> dict[str, Any]:
-    r"""The metrics of a scale-invariant run: `loss`, `norm2`, `effective_gradient_norm`.
+def metrics(select: Select | None = None, *, batch_size: int | None = None) -> dict[str, Any]:
+    r"""The metrics `loss`, `norm2` and `effective_gradient_norm`, on all training samples.
 
     .. math:: \rho^2 = \|w\|^2, \qquad \tilde g = \frac{1}{m} \sum_B \|w\|\,\|\nabla L_B(w)\|
 
@@ -31,14 +30,12 @@ def metrics(
         select: parameters -> the scale-invariant ones among them; all when None.
         batch_size: g̃ is the mean over the m consecutive batches B of this size (what is left of the samples is dropped);
             None: of all samples at once, ∇L itself.
-        turns: also `cosine_distance`, the 1 − cos of the latest step, which an optimizer in `turning` keeps. Of a run
-            recorded at every step, it belongs to the record before: `bounds` takes it from w_t to w_{t+1}.
 
     Returns:
         For `metrics=` of `training.sweep` and `training.train`; join others by ``|``.
 
     Raises:
-        ValueError: if `batch_size` is not positive; from the run if it exceeds the samples, or `turns` are asked of an optimizer without.
+        ValueError: if `batch_size` is not positive; from the run if it exceeds the samples.
     """
     chosen = select or _all
     if batch_size is not None:
@@ -54,59 +51,82 @@ def metrics(
             slopes = jnp.mean(_gradient_norms(snapshot, chosen, batch_size))
         return jnp.sqrt(norm2(snapshot)) * slopes
 
-    found = {"loss": "loss", "norm2": norm2, "effective_gradient_norm": slope}
-    return found | ({"cosine_distance": _latest_turn} if turns else {})
+    return {"loss": "loss", "norm2": norm2, "effective_gradient_norm": slope}
 
 
-class Turning(NamedTuple):
-    """The state of an optimizer in `turning`."""
+class Measured(NamedTuple):
+    """The state of a `measured` optimizer: its own, and what the latest step has measured, NaN before the first."""
 
     inner: Any
-    cosine_distance: Array  # of the latest step; 0 before the first
+    loss: Array
+    norm2: Array
+    effective_gradient_norm: Array
+    cosine_distance: Array
 
 
-def turning(
+def measured(
     optimizer: optax.GradientTransformation, select: Select | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""An optimizer that also keeps by how much each step turns the scale-invariant weights.
+    r"""An optimizer that also measures each step that it makes.
 
     .. math:: 1 - \cos(w, w + \Delta) = 2\sin^2(\theta/2), \qquad
               \tan\theta = \frac{\|\Delta_\perp\|}{\|w\| + \Delta_\parallel}
 
-    Of the update Δ as it is made, momentum, L2 and all: it assumes neither (8) of `periodic` nor invariance,
-    and keeps its digits where the step is small.
+    The turn is that of the update Δ as it is made, momentum, L2 and all: it assumes neither (8) of `periodic`
+    nor invariance, and keeps its digits where the step is small. The effective gradient norm is of the part
+    of the incoming gradient across w: all of ∇L, and nothing of an L2 term that has joined it.
 
     Args:
-        optimizer: any; its `update` is given the parameters.
+        optimizer: any; its `update` is given the parameters, and the loss as ``value=``, as in `training`.
         select: as in `metrics`.
     """
     chosen, inner = select or _all, optax.with_extra_args_support(optimizer)
 
-    def init(params: Any) -> Turning:
-        dtype = jnp.result_type(*jax.tree.leaves(chosen(params)))
-        return Turning(inner.init(params), jnp.zeros((), dtype))
+    def init(params: Any) -> Measured:
+        unknown = jnp.full((), jnp.nan, jnp.result_type(*jax.tree.leaves(chosen(params))))
+        return Measured(inner.init(params), unknown, unknown, unknown, unknown)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         if params is None:
-            raise ValueError("`params` is None, but a turn is that of the weights: give them.")
+            raise ValueError("`params` is None, but the weights are measured: give them.")
         change, moments = inner.update(updates, state.inner, params, **extra)
-        return change, Turning(moments, _turn(chosen(params), chosen(change)))
+        weights = chosen(params)
+        norm = optax.tree.norm(weights)
+        _, slope = _along_and_across(weights, norm, chosen(updates))
+        along, across = _along_and_across(weights, norm, chosen(change))
+        turn = 2 * jnp.sin(jnp.arctan2(across, norm + along) / 2) ** 2
+        loss = jnp.asarray(extra.get("value", jnp.nan), norm.dtype)
+        return change, Measured(moments, loss, norm**2, norm * slope, turn)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _turn(weights: Any, change: Any) -> Array:
-    norm = optax.tree.norm(weights)
+def step_metrics() -> dict[str, Callable[[Any], Array]]:
+    r"""The metrics `loss`, `norm2`, `effective_gradient_norm` and `cosine_distance` of a step, from a `measured` optimizer.
+
+    .. math:: L_B(w_t), \quad \|w_t\|^2, \quad \|w_t\|\,\|\nabla L_B(w_t)\|, \quad 1 - \cos(w_t, w_{t+1})
+
+    Recorded after t + 1 steps they are those of the step from w_t to w_{t+1} on its batch B; before the first they are NaN.
+    So record from step 1 on and subtract 1.
+
+    Raises:
+        ValueError: from the run, if its optimizer is not in `measured`.
+    """
+
+    def latest(snapshot: Any) -> Measured:
+        states = jax.tree.leaves(snapshot.optimizer, is_leaf=lambda s: isinstance(s, Measured))
+        found = [state for state in states if isinstance(state, Measured)]
+        if not found:
+            raise ValueError("Steps are measured by the optimizer: wrap it in `measured`.")
+        return found[0]
+
+    return {name: lambda s, name=name: getattr(latest(s), name) for name in Measured._fields[1:]}
+
+
+def _along_and_across(weights: Any, norm: Array, change: Any) -> tuple[Array, Array]:
+    """A change's component along the weights and the norm of the rest."""
     along = optax.tree.vdot(weights, change) / norm
-    across = optax.tree.norm(optax.tree.add_scale(change, -along / norm, weights))
-    return 2 * jnp.sin(jnp.arctan2(across, norm + along) / 2) ** 2
-
-
-def _latest_turn(snapshot: Any) -> Array:
-    found = optax.tree.get(snapshot.optimizer, "cosine_distance")
-    if found is None:
-        raise ValueError("`turns` are measured by the optimizer: wrap it in `turning`.")
-    return found
+    return along, optax.tree.norm(optax.tree.add_scale(change, -along / norm, weights))
 
 
 def _gradient_norms(snapshot: Any, select: Select, batch_size: int) -> Array:

@@ -114,6 +114,11 @@ def keys(cell: Cell) -> Keys:
     return Keys(*jax.random.split(jax.random.key(cell["seed"]), 3))
 
 
+def init_key(seed: int) -> Array:
+    """The key that `sweep` hands to `init` for a seed, to make the same θ_0 outside of it."""
+    return keys({"seed": jnp.asarray(seed)}).init
+
+
 def start(problem: Problem, data: Data, cell: Cell) -> State:
     """A member before its first step."""
     params = problem.init(keys(cell).init, **_told(problem.init, 1, cell))

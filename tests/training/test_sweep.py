@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ntkdecay.training import sweep, train
+from ntkdecay.training import init_key, sweep, train
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))
@@ -62,7 +62,7 @@ def test_every_member_is_the_same_run_by_hand(grid):
     for i, rate in enumerate(GRID["learning_rate"]):
         for j, l2 in enumerate(GRID["l2"]):
             for k, seed in enumerate(GRID["seed"]):
-                start = init(jax.random.split(jax.random.key(seed), 3)[0])
+                start = init(init_key(seed))
                 for step in (0, 7, 20):
                     p = by_hand(start, sgd(rate), step, l2)
                     here = data.isel(learning_rate=i, l2=j, seed=k).sel(step=step)
@@ -134,7 +134,7 @@ def test_members_stop_at_their_own_step_and_stay_as_they_were():
     assert list(data["step"].values) == [0, 2, 3, 5, 6, 9, 15, 30]
     for i, step in enumerate(last):
         np.testing.assert_array_equal(np.isnan(data["loss"][i]), data["step"] > step)
-        start = init(jax.random.split(jax.random.key(0), 3)[0])
+        start = init(init_key(0))
         p = by_hand(start, sgd(grid["learning_rate"][i]), step)
         np.testing.assert_allclose(params["v"][i], p["v"], rtol=1e-10)
 
@@ -178,7 +178,7 @@ def test_test_set_accuracy_and_evaluation_in_batches():
     ]  # fmt: skip
     for name in ("accuracy", "test_accuracy", "test_loss", "loss"):
         np.testing.assert_allclose(data[0][name], data[1][name], rtol=1e-12)
-    fx = apply_fn(make(jax.random.split(jax.random.key(0), 3)[0]), X)
+    fx = apply_fn(make(init_key(0)), X)
     assert data[0]["accuracy"][0] == np.mean(np.argmax(fx, -1) == LABELS)
 
 
