@@ -169,20 +169,22 @@ def run(
     init: Callable[..., Any] | None = None,
     apply_fn: Callable[..., Any] | None = None,
     full_batch: bool = False,
+    noise: bool = True,
     progress: str = "runs",
 ) -> xr.Dataset:
-    """Every schedule from `seeds` initializations, each with batches of its own, over (schedule, seed, step).
+    """Every schedule from `seeds` initializations, over (schedule, seed, step); no two runs share theirs, or their batches.
 
     Args:
         options: data and network.
         schedules: of η and λ.
-        steps: how many; or `steps(schedule)`.
+        steps: how many; or `steps(schedule)` of the schedule's number.
         record: steps to measure at.
         momentum: β of each schedule; none: plain SGD.
         metrics: beyond accuracy, test accuracy, loss, `norm2`, `rate` (η/‖w‖²), `noise` (Tr Σ at unit norm) and
             `mean2` (‖∇L‖² at unit norm).
-        init, apply_fn: instead of the network's.
-        full_batch: gradient descent on all samples, without noise.
+        init, apply_fn: `init(key, schedule)` and `apply_fn(params, x, schedule)` instead of the network's.
+        full_batch: gradient descent on all samples.
+        noise: whether to measure the gradients of minibatches.
         progress: name of the progress bar.
     """
     x, y, x_test, y_test = images(options)
@@ -190,7 +192,13 @@ def run(
     augment = flipped_and_cropped if options.augment else None
     beta = None if momentum is None else jnp.asarray(momentum, jnp.float32)
 
-    def optimizer(schedule):
+    start = init or (lambda key, schedule: net.init(key, x))
+
+    def schedule_of(seed):
+        return seed // options.seeds
+
+    def optimizer(seed):
+        schedule = schedule_of(seed)
         return optimizers.sgd(
             lambda step: table.learning_rate(schedule, step),
             l2=lambda step: table.l2(schedule, step),
@@ -198,23 +206,24 @@ def run(
         )
 
     def rate(s: training.Snapshot) -> jax.Array:
-        return table.learning_rate(s.cell["schedule"], s.step) / optax.tree.norm(s.params, squared=True)  # fmt: skip
+        schedule = schedule_of(s.cell["seed"])
+        return table.learning_rate(schedule, s.step) / optax.tree.norm(s.params, squared=True)
 
     measured: dict[str, Any] = {
         name: name for name in ("loss", "accuracy", "test_accuracy", "norm2")
     }
     measured |= {"rate": rate} | (metrics or {})
-    if not full_batch:
+    if noise:
         measured["gradients"] = Noise(options.batch_size, augment)
     grid = training.sweep(
-        init or (lambda key: net.init(key, x)),
-        apply_fn or net.apply,
+        (lambda key, seed: start(key, schedule_of(seed))),
+        (lambda params, x, seed: apply_fn(params, x, schedule_of(seed))) if apply_fn else net.apply,
         loss,
         optimizer,
-        {"schedule": np.arange(len(schedules)), "seed": np.arange(options.seeds)},
+        {"seed": np.arange(len(schedules) * options.seeds)},
         x,
         y,
-        steps=steps,
+        steps=(lambda seed: steps(schedule_of(seed))) if callable(steps) else steps,
         record=record,
         x_test=x_test,
         y_test=y_test,
@@ -226,7 +235,9 @@ def run(
         store=options.store,
         progress=progress,
     )
-    if full_batch:
+    grid = grid.rename(seed="run").drop_vars("run")
+    grid = grid.coarsen(run=options.seeds).construct(run=("schedule", "seed"))
+    if not noise:
         return grid
     split = {"noise": grid["gradients"][..., 0], "mean2": grid["gradients"][..., 1]}
     return grid.drop_vars("gradients").assign(split)

@@ -153,3 +153,22 @@ def settling_time(
     )
     share = (high - tolerance) / np.where(high > low, high - low, 1.0)
     return np.where(after < off.shape[-1], t[inside - 1] + share * (t[inside] - t[inside - 1]), np.nan)  # fmt: skip
+
+
+def recovery_time(t: np.ndarray, values: np.ndarray, equilibrium: float) -> float:
+    """When a noisy series that has fallen below its equilibrium is half way back from its lowest point, for the first time.
+
+    Args:
+        t: ascending, (n,); values: at these times, (n,); equilibrium: above the lowest of them.
+
+    Returns:
+        The time, on the straight line between two points; NaN where it does not come back.
+    """
+    lowest = int(np.argmin(values))
+    half = (values[lowest] + equilibrium) / 2
+    back = np.flatnonzero(values[lowest:] >= half)
+    if not back.size or back[0] == 0:
+        return np.nan
+    i = lowest + int(back[0])
+    share = (half - values[i - 1]) / (values[i] - values[i - 1])
+    return float(t[i - 1] + share * (t[i] - t[i - 1]))
