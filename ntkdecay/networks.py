@@ -20,6 +20,8 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from ntkdecay._conv import Conv
+
 
 class Network(NamedTuple):
     """A network: how its parameters are drawn, and what it does with them.
@@ -221,8 +223,8 @@ class _CNN(nn.Module):
         def activation(x: Array) -> Array:
             return nn.relu(_BatchNorm(self.epsilon)(x) if self.batch_norm else x)
 
-        def conv(padding: str, bias: bool) -> nn.Conv:
-            return nn.Conv(self.filters, (3, 3), padding=padding, use_bias=bias)
+        def conv(padding: str, bias: bool) -> Conv:
+            return Conv(self.filters, (3, 3), padding=padding, use_bias=bias)
 
         inner_bias = self.bias and not self.batch_norm
         window = (self.pool, self.pool)
@@ -244,7 +246,7 @@ class _WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Conv(16, (3, 3), use_bias=False)(x)
+        x = Conv(16, (3, 3), use_bias=False)(x)
         for group, channels in enumerate((16, 32, 64)):
             for block in range(self.blocks):
                 stride = 2 if group > 0 and block == 0 else 1
@@ -262,7 +264,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        conv = functools.partial(nn.Conv, self.channels, use_bias=False)
+        conv = functools.partial(Conv, self.channels, use_bias=False)
         h = nn.relu(_BatchNorm(self.epsilon)(x))
         if x.shape[-1] != self.channels:
             x = conv((1, 1), self.stride, name="shortcut")(h)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ntkdecay import networks, report
+from ntkdecay import report
 
 matplotlib.use("Agg")
 L2 = Path(__file__).parent.parent / "examples" / "l2"
@@ -168,25 +168,6 @@ def test_fig3_writes_its_pictures_and_claims(tmp_path):
 def test_s8_writes_its_picture_and_claims(tmp_path):
     tiny = dict(samples=16, test_samples=16, batch_size=8, epochs=(1, 2), epochs_a=1, record=2)
     run_tiny("s8", tmp_path, ["s8"], learning_rates=(0.1, 0.4), l2=(0.01, 0.04), **tiny)
-
-
-@pytest.mark.parametrize(
-    "network",
-    [networks.wide_resnet(10, 1), networks.cnn(batch_norm=False, filters=3, dense=4, pool=2)],
-    ids=["WRN", "CNN"],
-)
-def test_convolutions_as_products_are_the_same_network_without_convolutions(network):
-    x = np.random.default_rng(0).normal(size=(4, 9, 8, 2))
-    params = network.init(jax.random.key(0), x, 1.0, 0.3)
-    outputs = {}
-    for convolves, apply in (
-        (True, network.apply),
-        (False, script("_products").products(network.apply)),
-    ):
-        traced = jax.jit(apply).trace(params, x)
-        assert ("conv_general_dilated" in str(traced.jaxpr)) == convolves
-        outputs[convolves] = traced.lower().compile()(params, x)
-    np.testing.assert_allclose(outputs[False], outputs[True], rtol=1e-9, atol=1e-12)
 
 
 def test_the_schedule_falls_by_5_three_times():

@@ -1,7 +1,9 @@
 """The paper's networks: their sizes, symmetries and kernels, on tiny ones."""
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from jax.example_libraries import stax as layers
 
 from ntkdecay import homogeneity, kernels, networks, stax
+from ntkdecay._conv import Conv
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(4, 9, 9, 2))
@@ -156,8 +159,9 @@ def test_the_cnn_is_the_papers_in_the_library_the_paper_used():
     np.testing.assert_allclose(jax.jit(NORMALIZED.apply)(ours, IMAGES), expected, rtol=1e-9)
 
 
-def test_the_residual_networks_groups_have_the_published_sizes():
+def test_the_residual_networks_groups_have_the_published_sizes(monkeypatch):
     """Table 1 of Zagoruyko & Komodakis (2016), with N = 2 and k = 3."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # convolutions, not products
     network, x = networks.wide_resnet(16, 3), jax.ShapeDtypeStruct((1, 32, 32, 3), float)
     convolutions = [
         (eqn.invars[1].aval.shape[0], eqn.outvars[0].aval.shape[1:])
@@ -242,3 +246,24 @@ def test_what_makes_no_network_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 1, "SAME"), (3, 2, "VALID"), (1, 2, "SAME")]
+)
+def test_the_convolution_is_flax_s_by_products_and_otherwise(
+    monkeypatch, backend, size, stride, padding
+):
+    arguments = 4, (size, size), stride, padding
+    flax_s = nn.Conv(*arguments[:3], padding=padding)
+    params = flax_s.init(KEY, IMAGES)
+    expected: Any = flax_s.apply(params, IMAGES)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    ours = Conv(*arguments)
+    jax.tree.map(np.testing.assert_array_equal, ours.init(KEY, IMAGES), params)
+    traced = jax.jit(ours.apply).trace(params, IMAGES)
+    assert ("conv_general_dilated" in str(traced.jaxpr)) == (backend == "gpu")
+    np.testing.assert_allclose(
+        traced.lower().compile()(params, IMAGES), expected, rtol=1e-9, atol=1e-12
+    )

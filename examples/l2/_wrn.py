@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from _products import products
 from _sweeps import best, images, softmax_loss, time_to_best
 from jax import Array
 
@@ -128,7 +127,7 @@ def train(
     options = {"metrics": ["test_accuracy"], "record": setting.record} | options
     return training.sweep(
         lambda key, w_std=1.0: network.init(key, data.x, w_std),
-        products(network.apply),
+        network.apply,
         softmax_loss,
         optimizer or (lambda: optax.sgd(setting.learning_rate, setting.momentum)),
         {"seed": [setting.seed]} | grid,

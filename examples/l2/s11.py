@@ -9,7 +9,6 @@ from typing import Literal
 import matplotlib.pyplot as plt
 import optax
 from _auto_l2 import METRICS, auto, claims, curves, numbers
-from _products import products
 from _sweeps import images, softmax_loss
 
 from ntkdecay import datasets, networks, report, training
@@ -115,7 +114,7 @@ def train(case: Case, options: Options, dynamic: bool):
     sgd = optax.sgd(case.learning_rate)
     run = training.sweep(
         lambda key: network.init(key, data.x),
-        products(network.apply),
+        network.apply,
         softmax_loss,
         auto(sgd) if dynamic else lambda: sgd,
         {"seed": [0]} | ({"start": case.start} if dynamic else {"l2": case.l2}),

@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import check_positive
+from ntkdecay._conv import Conv
 from ntkdecay.networks import Network
 
 Norm = Literal["batch", "layer", "group", "instance"]
@@ -186,8 +187,8 @@ def _normalized(norm: Norm, groups: int, epsilon: float, x: Array) -> Array:
     return jax.nn.standardize(split, (1, 2, 4), epsilon=epsilon).reshape(x.shape)
 
 
-def _conv(channels: int, size: int = 3, stride: int = 1) -> nn.Conv:
-    return nn.Conv(channels, (size, size), stride, use_bias=False)
+def _conv(channels: int, size: int = 3, stride: int = 1) -> Conv:
+    return Conv(channels, (size, size), stride, use_bias=False)
 
 
 class _Dense(nn.Module):
