@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import xarray as xr
 from _runs import (
+    INITIAL,
     PAPER,
     SERIES,
     Setup,
@@ -32,7 +33,7 @@ from _runs import (
     summary,
 )
 
-from ntkdecay import report
+from ntkdecay import report, training
 from ntkdecay import scale_invariant as si
 
 
@@ -150,15 +151,13 @@ def step_by_step(options: Options, rate: float, l2: float) -> xr.Dataset:
         options,
         {"learning_rate": [rate], "l2": [l2]},
         steps,
-        optimizer=lambda learning_rate: si.turning(optax.sgd(learning_rate)),
-        metrics=si.metrics(turns=True),
-        record=range(steps + 1),
+        optimizer=lambda learning_rate: si.measured(optax.sgd(learning_rate)),
+        metrics=si.step_metrics(),
+        record=range(1, steps + 1),
         progress="step by step",
     )
     record = member(grid, rate)
-    # What step t + 1 has recorded is the turn from w_t to w_{t+1}.
-    record["cosine_distance"] = record["cosine_distance"].shift(step=-1)
-    return record.isel(step=slice(-1))
+    return record.assign_coords(step=record["step"] - 1)  # the step from w_t to w_{t+1} is t
 
 
 def one_period(axes, out: report.Report, record: xr.Dataset, rate: float, l2: float) -> None:
@@ -230,7 +229,7 @@ def fixed_norm(axes, out: report.Report, options: Options) -> None:
     else:
         stops = [int(part * options.fixed_steps) for part in options.stops]
     x = images(options).x
-    start = options.net().init(jax.random.split(jax.random.key(0), 3)[0], x, 3**-0.5)
+    start = options.net().init(training.init_key(0), x, INITIAL)
     starts = [jax.tree.map(lambda w, c=scale: c * w, start) for scale in options.scales]
     _, stopped = run(
         options, regular | {"stop": stops}, lambda stop: stop, record=[max(stops)], return_params=True

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ntkdecay.scale_invariant._checks import check
+from ntkdecay._checks import check
 
 Select = Callable[[Any], Any]
 
@@ -125,7 +125,7 @@ def step_metrics() -> dict[str, Callable[[Any], Array]]:
 
 def _along_and_across(weights: Any, norm: Array, change: Any) -> tuple[Array, Array]:
     """A change's component along the weights and the norm of the rest."""
-    along = optax.tree.vdot(weights, change) / norm
+    along = jnp.asarray(optax.tree.vdot(weights, change)) / norm
     return along, optax.tree.norm(optax.tree.add_scale(change, -along / norm, weights))
 
 
