@@ -40,6 +40,10 @@ class Options:
     """Folder where finished runs are kept and found again."""
 
 
+PLACES = ("out", "data_dir", "store")
+"""Options that say where things are: they change no number, and stay out of the provenance."""
+
+
 class Claim(NamedTuple):
     """One statement of a paper: what it expects, what was measured, whether it holds."""
 
@@ -75,10 +79,14 @@ class Report:
         figure: the file's name without its ending.
         options: the options that the script ran with.
         data: which data, in words.
+        dtype: of the computation, in words, where it is not JAX's default alone.
     """
 
-    def __init__(self, paper: str, figure: str, options: Options, data: str = "none") -> None:
+    def __init__(
+        self, paper: str, figure: str, options: Options, data: str = "none", dtype: str = ""
+    ) -> None:
         self.paper, self.figure, self.options, self.data = paper, figure, options, data
+        self.dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")  # pyright: ignore
         self.claims: list[Claim] = []
         self.numbers: dict[str, Any] = {}
         self._started = time.perf_counter()
@@ -111,12 +119,16 @@ class Report:
         names = ("ntkdecay", "jax", "jaxlib", "neural-tangents", "diffrax", "optax", "numpy")
         return {
             "command": shlex.join(["python", *_command()]),
-            "options": _plain(dataclasses.asdict(self.options)),
+            "options": {
+                name: value
+                for name, value in _plain(dataclasses.asdict(self.options)).items()
+                if name not in PLACES
+            },
             "commit": _commit(),
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in names},
             "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
-            "dtype": "float64" if jax.config.jax_enable_x64 else "float32",  # pyright: ignore
+            "dtype": self.dtype,
             "seconds": round(time.perf_counter() - self._started, 1),
             "data": self.data,
         }
@@ -131,10 +143,13 @@ class Report:
 
 
 def _command() -> list[str]:
-    """The command line, its script relative to the source tree."""
+    """The command line without its places, its script relative to the source tree."""
     script, tree = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent.parent
     name = script.relative_to(tree) if script.is_relative_to(tree) else script.name
-    return [str(name), *sys.argv[1:]]
+    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for place in PLACES:
+        places.add_argument(f"--{place.replace('_', '-')}")
+    return [str(name), *places.parse_known_args(sys.argv[1:])[1]]
 
 
 def _commit() -> str:

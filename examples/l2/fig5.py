@@ -57,7 +57,11 @@ def main(options: Options) -> None:
     """Figure 5: modes and training loss of wide networks under L2, predicted and measured."""
     jax.config.update("jax_enable_x64", True)
     out = report.Report(
-        "l2", "fig5", options, data=f"{options.data}, {options.samples} samples, even/odd"
+        "l2",
+        "fig5",
+        options,
+        data=f"{options.data}, {options.samples} samples, even/odd",
+        dtype="theory float64, networks float32",
     )
     figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     two_modes(axes[0, 0], out, degree=2, name="a")
