@@ -171,6 +171,11 @@ def bursts(record: xr.Dataset, rise: float = 10.0) -> int:
     return find_peaks(loss, prominence=np.log(rise))[0].size
 
 
+def learned(record: xr.Dataset, found: si.Periods) -> int:
+    """The periods in which the network learns: their least loss is below a tenth of that at the start."""
+    return int(np.sum(found.loss[:, 1] < float(record["loss"][0]) / 10))
+
+
 def free_decay(levels: np.ndarray, product: float) -> np.ndarray:
     r"""Steps in which η/ρ² would grow from one level to another by weight decay alone: no period is shorter.
 

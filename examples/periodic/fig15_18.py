@@ -18,6 +18,7 @@ from _runs import (
     Setup,
     colors,
     images,
+    learned,
     listed,
     median,
     member,
@@ -246,11 +247,6 @@ def apart(axes, out: report.Report, options: Options, name: str) -> None:
         measured=listed((100 * e for e in errors), ".2f") + " % in order",
         holds=bool(best) and min(best) < min(errors[0], errors[-1]),
     )
-
-
-def learned(record: xr.Dataset, found: si.Periods) -> int:
-    """The periods in which the network learns: their least loss is below a tenth of that at the start."""
-    return int(np.sum(found.loss[:, 1] < float(record["loss"][0]) / 10))
 
 
 if __name__ == "__main__":
