@@ -1,0 +1,205 @@
+"""Figure 4 of the intrinsic learning rate's paper: η halved again and again, or λ halved instead.
+
+Both networks go through the same values of ηλ, and the smaller it is the longer they take to settle.
+"""
+
+import dataclasses
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from _runs import CIFAR, EPOCH, Options, apart, evenly, log, mean_rate, run
+from _schedules import Schedule, predicted_rate, schedule
+
+from ntkdecay import report
+from ntkdecay import scale_invariant as si
+
+NAMES = ("η halved", "λ halved")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fig4(Options):
+    """Sizes of the experiment."""
+
+    seeds: int = 4
+    """Runs of each schedule."""
+    learning_rate: float = 3.2
+    """η at the beginning."""
+    l2: float = 0.01
+    """λ at the beginning."""
+    halvings: tuple[int, ...] = (500, 1000, 1500, 2000, 3000, 5000, 10_000)
+    """Steps at which η or λ is halved; epochs 200, 400, 600, 800, 1200, 2000, 4000 in the paper."""
+    decay: int = 20_000
+    """Step of η/10 and λ = 0; epoch 8000."""
+    end: int = 21_000
+    """Steps of a run."""
+    record: int = 200
+    """Measurements of a run, at geometric times."""
+
+
+PAPER = Fig4(
+    **CIFAR,
+    l2=0.0005,
+    halvings=tuple(EPOCH * n for n in (200, 400, 600, 800, 1200, 2000, 4000)),
+    decay=8000 * EPOCH,
+    end=8200 * EPOCH,
+)
+
+
+def main(options: Fig4) -> None:
+    """Figure 4: halving η or λ is the same, and a smaller ηλ takes longer to settle."""
+    out = report.Report("intrinsic_lr", "fig4", options, data=options.words)
+    schedules = halved(options)
+    early = np.geomspace(1, options.end, options.record)
+    record = np.union1d(evenly(options.end, 40, schedules), np.round(early).astype(int))
+    grid = run(options, schedules, options.end, record, progress="halvings")
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
+    draw(axes, options, grid, schedules)
+    same(out, options, grid)
+    stationary(axes[1, 1], out, options, grid)
+    settled(out, options, grid, schedules)
+    best(out, options, grid)
+    out.save(figure)
+
+
+def halved(options: Fig4) -> list[Schedule]:
+    """The two schedules."""
+    starts = (0, *options.halvings, options.decay)
+    falls = [2.0**-i for i in range(len(starts) - 1)]
+    flat = [1.0] * len(falls)
+    return [
+        schedule(
+            starts,
+            [options.learning_rate * f for f in (*rate, rate[-1] / 10)],
+            [options.l2 * f for f in (*decay, 0)],
+        )
+        for rate, decay in ((falls, flat), (flat, falls))
+    ]
+
+
+def draw(axes, options: Fig4, grid: xr.Dataset, schedules: list[Schedule]) -> None:
+    """Errors, norm and effective learning rate against the step."""
+    step = grid["step"] + 1
+    for i, name in enumerate(NAMES):
+        one = grid.isel(schedule=i)
+        axes[0, 0].loglog(step, 1 - one["test_accuracy"].mean("seed"), f"C{i}", lw=1, label=f"test, {name}")  # fmt: skip
+        axes[0, 0].loglog(step, 1 - one["accuracy"].mean("seed"), f"C{i}", lw=1, ls="--", label=f"training, {name}")  # fmt: skip
+        axes[0, 1].loglog(step, one["norm2"].mean("seed"), f"C{i}", lw=1, label=name)
+        axes[1, 0].loglog(step, mean_rate(one), f"C{i}", lw=1)
+        path = predicted_rate(
+            schedules[i], one["step"].to_numpy(), float(mean_rate(one)[0]), one["noise"].mean("seed").to_numpy()
+        )  # fmt: skip
+        axes[1, 0].loglog(step, path, f"C{i}", lw=1, ls=":")
+    for ax in axes.flat[:3]:
+        for at in (*options.halvings, options.decay):
+            ax.axvline(at, color="grey", lw=0.5, ls="--")
+        ax.set_xlabel("step + 1")
+    axes[0, 0].set(ylabel="error", title=f"dashed: a halving; the last: η/10 and λ = 0 ({options.seeds} runs each)")  # fmt: skip
+    axes[0, 1].set(ylabel="‖w‖²")
+    axes[1, 0].set(ylabel="effective learning rate γ^(−1/2)", title="dotted: (11) with the measured Tr Σ")  # fmt: skip
+    axes[0, 0].set_ylim(bottom=5e-4)
+    axes[0, 0].legend(fontsize="small")
+    axes[0, 1].legend(fontsize="small")
+
+
+def phases(options: Fig4, grid: xr.Dataset, start: float = 0.5) -> list[xr.Dataset]:
+    """The grid in the later part of each phase."""
+    edges = (0, *options.halvings, options.decay)
+    return [
+        grid.sel(step=slice(int(a + start * (b - a)), b - 1)) for a, b in itertools.pairwise(edges)
+    ]
+
+
+def same(out: report.Report, options: Fig4, grid: xr.Dataset) -> None:
+    """The two schedules in the second half of each phase."""
+    rates, found = [], []
+    for late in phases(options, grid):
+        rates.append(apart(log(late["rate"]).mean("step")).range)
+        found.append(apart(late["test_accuracy"].mean("step")))
+    errors = [one.range for one in found]
+    out.numbers["apart in each phase"] = {"log effective learning rate": rates, "test accuracy": errors}  # fmt: skip
+    out.claim(
+        "the two share almost the same effective learning rate",
+        expected="means of γ^(−1/2) in the second half of each phase within 15 %",
+        measured=f"within {100 * np.expm1(max(rates)):.0f} %, median {100 * np.expm1(np.median(rates)):.0f} %",
+        holds=np.expm1(max(rates)) < 0.15,
+    )
+    out.claim(
+        "and the same accuracy",
+        expected="mean test accuracies there within 1 %, or no more apart than chance: p > 0.01",
+        measured=f"within {100 * max(errors):.1f} %, median {100 * np.median(errors):.1f} %; least p {min(one.p for one in found):.2g}",
+        holds=all(one.range < 0.01 or one.p > 0.01 for one in found),
+    )
+
+
+def stationary(ax, out: report.Report, options: Fig4, grid: xr.Dataset) -> None:
+    """The effective learning rate at the end of each phase against λ_e, and √(2λ_e)/σ."""
+    late = phases(options, grid, 0.75)
+    intrinsic_lr = options.learning_rate * options.l2 * 2.0 ** -np.arange(len(late))
+    rate = np.array([np.exp(log(one["rate"]).mean(("seed", "step")).to_numpy()) for one in late])
+    trace = np.array([one["noise"].mean(("seed", "step")).to_numpy() for one in late])
+    theory = np.asarray(si.stationary_learning_rate(trace, intrinsic_lr[:, None]))
+    for i, name in enumerate(NAMES):
+        ax.loglog(intrinsic_lr, rate[:, i], f"C{i}o", ms=4 + 3 * (1 - i), mfc="none", label=name)
+        ax.loglog(intrinsic_lr, theory[:, i], f"C{i}", ls=":", lw=1, label="√(2λ_e)/σ")
+    power = np.polyfit(np.log(intrinsic_lr), np.log(rate.mean(1)), 1)[0]
+    noise = np.polyfit(np.log(intrinsic_lr), np.log(trace.mean(1)), 1)[0]
+    ax.set(xlabel="λ_e = ηλ", ylabel="γ^(−1/2) at the end of a phase", title=f"slope {power:.2f}")
+    ax.legend(fontsize="small")
+    out.numbers["end of each phase"] = {"λ_e": intrinsic_lr, "effective learning rate": rate, "√(2λ_e)/σ": theory, "Tr Σ": trace}  # fmt: skip
+    out.claim(
+        "at the end of each phase γ^(−1/2) is √(2λ_e)/σ (Lemma 5.2)",
+        expected="within 25 %, with the measured σ² = Tr Σ",
+        measured=f"{(rate / theory).min():.2f} to {(rate / theory).max():.2f} of it",
+        holds=np.all(np.abs(rate / theory - 1) < 0.25),
+    )
+    out.claim(
+        "it grows like √λ_e, as the noise hardly differs (footnote 2)",
+        expected="slope of log γ^(−1/2) against log λ_e 0.5 ± 0.1",
+        measured=f"{power:.2f} over a factor {intrinsic_lr[0] / intrinsic_lr[-1]:.0f}; Tr Σ grows like λ_e to the {noise:.2f}",
+        holds=abs(power - 0.5) < 0.1,
+    )
+
+
+def settled(out: report.Report, options: Fig4, grid: xr.Dataset, schedules: list[Schedule]) -> None:
+    """Where η is halved γ jumps by 4, and comes back like exp(−4λ_e t)."""
+    found, theory = [], []
+    for i, start in enumerate(options.halvings, 1):
+        end = (*options.halvings, options.decay)[i]
+        intrinsic_lr = schedules[0][i].learning_rate * schedules[0][i].l2
+        late = grid.sel(step=slice((start + end) // 2, end - 1))
+        level = float(log(late["rate"]).mean(("seed", "step"))[0])
+        here = log(grid["rate"]).isel(schedule=0).mean("seed").sel(step=slice(start, end - 1))
+        behind = level - here.to_numpy()
+        half = np.flatnonzero(behind < behind[0] / 2)
+        found.append(float(here["step"][half[0]] - start) if half.size else np.nan)
+        excess = np.exp(2 * behind[0] * np.array([1, 0.5])) - 1
+        theory.append(float(si.relaxation_time(intrinsic_lr) * np.log(excess[0] / excess[1])))
+    ratio = np.array(found) / theory
+    out.numbers["steps until log γ is half way back"] = {"measured": found, "theory": theory}
+    out.claim(
+        "a smaller ηλ takes longer to settle, like 1/(ηλ)",
+        expected="steps until log γ is half way back, those of (10) with a constant Tr Σ within a factor 2",
+        measured=", ".join(f"{a:.0f} ({b:.0f})" for a, b in zip(found, theory, strict=True)),
+        holds=np.all((ratio > 0.5) & (ratio < 2)),
+    )
+
+
+def best(out: report.Report, options: Fig4, grid: xr.Dataset) -> None:
+    """The last phase."""
+    before = grid["test_accuracy"].sel(step=slice(None, options.decay - 1)).max("step")
+    after = grid["test_accuracy"].sel(step=slice(options.decay, None)).max("step")
+    means, single = apart(after), before.mean("seed").to_numpy()
+    out.numbers["best test accuracy"] = {"before": single, "after": means.means}
+    out.claim(
+        "the best test accuracies of both come after η/10 and λ = 0, and are the same",
+        expected="above the best before, on average over runs; within 1 % of each other",
+        measured=", ".join(f"{100 * a:.2f} % after {100 * b:.2f} %" for a, b in zip(means.means, single, strict=True))
+        + f" ({means.chance})",
+        holds=np.all(means.means > single) and means.range < 0.01,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    report.cli(main, Fig4(), PAPER)
