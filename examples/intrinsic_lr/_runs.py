@@ -138,9 +138,16 @@ class Noise(NamedTuple):
     batch_size: int
     augment: Callable | None = None
     batches: int = 8
+    """At most so many."""
 
     def __call__(self, snapshot: training.Snapshot) -> jax.Array:
-        key, count = jax.random.key(snapshot.step), self.batches
+        count = min(self.batches, len(snapshot.data.x) // self.batch_size)
+        if count < 2:
+            raise ValueError(
+                f"{len(snapshot.data.x)} samples hold {count} batches of {self.batch_size}; the noise of minibatches "
+                "needs two: train on more samples or take smaller batches"
+            )
+        key = jax.random.key(snapshot.step)
         chosen = jax.random.permutation(key, len(snapshot.data.x))[: count * self.batch_size]
 
         def gradient(drawn: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -102,7 +102,7 @@ def averages(options: Options, weights: np.ndarray) -> Averages:
     def of_run(path: jax.Array):
         def with_all(one: jax.Array) -> tuple[jax.Array, jax.Array]:
             pair = jax.lax.map(lambda other: tested((one + other) / 2), path)
-            return pair, jnp.sum((path - one) ** 2, -1)
+            return pair, jnp.sum((path - one[None]) ** 2, -1)
 
         pairs, distance2 = jax.lax.map(with_all, path)
         return jnp.diagonal(pairs), pairs, jax.lax.map(tested, running_average(path)), distance2
