@@ -66,7 +66,7 @@ def main(options: Options) -> None:
             "least loss": least[-1],
             "least test error": float(1 - record["test_accuracy"].max()),
         }
-    axes[0].legend(fontsize="small", title="norm of the last layer")
+    axes[1].legend(fontsize="small", title="norm of the last layer", ncols=2)
     axes[0].set_title(f"η = {options.learning_rate:g}, λ = {options.l2:g}", fontsize="medium")
 
     out.claim(
