@@ -8,3 +8,5 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("ntkdecay", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ntkdecay")
+
+jax.devices()  # made here: a script's command line asks for one for each core, if there are none yet

@@ -82,7 +82,9 @@ def row(
             fontsize="medium",
         )
         ax.legend(fontsize="small")
-    ticks(axes[2], longest["l2"].values)
+    products = np.unique(np.outer(grid["learning_rate"], grid["l2"][1:]))
+    for ax, values in zip(axes, (products, products, longest["l2"].values), strict=True):
+        ticks(ax, values)
     out.numbers[name] = {
         "epochs to the best test accuracy": plain(times),
         "best test accuracy": plain(accuracy),

@@ -85,7 +85,8 @@ def sweep(
         metrics: names of `METRICS`, or a mapping of names to those or to functions of a `Snapshot`.
         eval_batch_size: measure outputs in batches of this size.
         members_per_batch: members of a block. With it given, the same seed gives the same bits on the same device.
-        devices: the local devices to share the members; all by default.
+        devices: the local devices to share the members; all by default. A CPU is one, whose threads share what is large;
+            ``jax.config.update("jax_num_cpu_devices", n)`` before all else makes it n, for small networks on n cores.
         store: folder of finished runs, found again by the hash of the compiled program, the data and the grid, and of unfinished ones,
             which go on where they stopped.
         save_seconds: time between two savings of an unfinished run.
@@ -131,7 +132,7 @@ def sweep(
             problem,
             data,
             plan,
-            devices=tuple(devices or jax.local_devices()),
+            devices=tuple(devices or jax.local_devices())[: max(1, len(mine))],
             members_per_batch=members_per_batch,
             progress=progress if jax.process_index() == 0 else None,
             checkpoint=unfinished or None,
