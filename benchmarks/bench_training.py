@@ -1,11 +1,12 @@
 """A grid of 64 networks on digits in one program, against the same runs one after another, and a step's overhead.
 
-The loops train the same members: by one jitted `lax.scan` for each, compiled once, and by PyTorch. The
-grid's blocks are measured once before the clock starts and compilation is not counted
-anywhere; the ratios of the fastest rounds are printed at the end.
+The rivals train the same members: in a loop or a plain vmap on one device, by one jitted `lax.scan` for each,
+compiled once, and by PyTorch. The grid has a device for each core, and its blocks are measured once before the clock
+starts; compilation is not counted anywhere. The ratios of the fastest rounds are printed at the end.
 """
 
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from ntkdecay import datasets
 from ntkdecay.training import _choice, _engine, _problem
 
 MEMBERS, WIDTH, SAMPLES = 64, 128, 512
-STEPS = {None: 40, 32: 400}  # by batch size
+STEPS = {None: 40, 64: 200, 32: 400, 16: 400}  # by batch size
 RATES = np.geomspace(0.01, 0.1, MEMBERS)
+jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
 def init(key):
@@ -72,15 +74,16 @@ def problem(size):
 class Grid:
     """The engine's blocks, and the state that they start from."""
 
-    def __init__(self, data, size, members):
-        self.size, self.devices = size, (jax.devices()[0],)
-        self.cells = {
+    def __init__(self, data, size, members, devices):
+        self.size, self.members = size, members
+        cells = {
             "learning_rate": jnp.asarray(RATES[:members]),
             "seed": jnp.zeros(members, jnp.int32),
         }
-        self.states = _engine.started(problem(size), data, self.cells)
-        self.programs = _choice.Programs(problem(size), data, self.cells, self.states, self.devices)
-        self.data, self.members = data, members
+        states = _engine.started(problem(size), data, cells)
+        cells, self.states = _engine.placed((cells, states), devices, by_member=True)
+        data = _engine.placed(data, devices, by_member=False)
+        self.programs = _choice.Programs(problem(size), data, cells, self.states, devices)
 
     def chosen(self):
         return _choice.block_size(self.programs, self.states, 100 * STEPS[self.size], 10)
@@ -134,10 +137,10 @@ def test_64_members(benchmark, fastest, data, size, who):
         keys = jax.random.key(1)
         call = lambda: [jax.block_until_ready(run(params, rate, keys)) for rate in RATES]  # noqa: E731
     else:
-        grid = Grid(data, size, MEMBERS)
+        grid = Grid(data, size, MEMBERS, tuple(jax.devices()[: None if who == "grid" else 1]))
         block = {"grid": grid.chosen, "loop": lambda: 1, "vmap": lambda: MEMBERS}[who]()
         if who == "grid":
-            print(f"\nbatch {size}: blocks of {block}")
+            print(f"\nbatch {size}: blocks of {block} on {len(jax.devices())} devices")
         call = lambda: grid.run(block)  # noqa: E731
     benchmark.pedantic(call, rounds=5, warmup_rounds=1)
     fastest[who, size] = benchmark.stats.stats.min
@@ -148,7 +151,7 @@ def test_64_members(benchmark, fastest, data, size, who):
 def test_overhead_of_a_step(benchmark, fastest, data, size, who):
     benchmark.group = f"one member, batch {size}"
     if who == "one":
-        grid = Grid(data, size, 1)
+        grid = Grid(data, size, 1, (jax.devices()[0],))
         call = lambda: grid.run(1)  # noqa: E731
     else:
         run, params, key = scanned(data, size), init(jax.random.key(0)), jax.random.key(1)

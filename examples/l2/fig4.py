@@ -9,7 +9,8 @@ import dataclasses
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from _sweeps import best, colors, plain, slopes, smallest_decade, time_to_best
+from _panels import constant
+from _sweeps import best, colors, plain, slopes, time_to_best
 from _wrn import PAPER_TUNING, Tuning, coefficient, tuned, tuning
 
 from ntkdecay import optimizers, report
@@ -115,14 +116,7 @@ def fixed_rate(axes, out: report.Report, options: Options, grid: xr.Dataset) -> 
         measured=f"{slope:.2f} of {int(times.notnull().sum())} runs".replace("-", "−"),
         holds=abs(slope + 1) < 0.2,
     )
-    decade = smallest_decade(accuracy)
-    apart = float(decade.max() - decade.min())
-    out.claim(
-        "the best accuracy is constant at small λ",
-        expected="within 1 % in the smallest decade of λ",
-        measured=f"{100 * apart:.2f} %",
-        holds=apart < 0.01,
-    )
+    constant(out, "the best accuracy is constant at small λ", accuracy, 0.01)
 
 
 def in_budgets(ax, out: report.Report, options: Options, found: xr.Dataset, c: float) -> None:
