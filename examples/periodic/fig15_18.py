@@ -1,6 +1,6 @@
 """Figures 15 to 18 of the periodic paper: what η and λ do to the periods of SGD, together and apart.
 
-Top: three products ηλ, each with three ratios η/λ (15); effective learning rate and gradient of two of them (16).
+Top: three products ηλ, each with three ratios η/λ (15), and their effective learning rates (16).
 Middle: rescaled starts, which make runs of equal ηλ the same (Proposition 4). Bottom: η alone (17) and λ alone (18).
 """
 
