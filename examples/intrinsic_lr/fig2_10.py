@@ -53,6 +53,7 @@ PAPER = Fig210(
 
 def main(options: Fig210) -> None:
     """Figures 2 and 10: small learning rates generalize as well as large ones, if they have the time."""
+    outs = [report.Report("intrinsic_lr", name, options, data=options.words) for name in ("fig2", "fig10")]  # fmt: skip
     betas = (options.momentum, 0.0)
     schedules = [one for beta in betas for one in planned(options, 1 - beta)]
     count = len(schedules) // 2
@@ -60,8 +61,7 @@ def main(options: Fig210) -> None:
         options, schedules, options.end, evenly(options.end, options.record, schedules),
         momentum=[beta for beta in betas for _ in range(count)], noise=False, progress="small and large η",
     )  # fmt: skip
-    for i, (name, beta) in enumerate(zip(("fig2", "fig10"), betas, strict=True)):
-        out = report.Report("intrinsic_lr", name, options, data=options.words)
+    for i, (out, beta) in enumerate(zip(outs, betas, strict=True)):
         here = grid.isel(schedule=slice(i * count, (i + 1) * count))
         figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
         figure.suptitle(f"{f'momentum {beta:g}' if beta else 'plain SGD'}, {options.seeds} runs of each schedule")  # fmt: skip

@@ -64,6 +64,7 @@ class Averages(NamedTuple):
 
 def main(options: Fig67) -> None:
     """Figures 6 and 7: stochastic weight averaging at equilibrium, by plain SGD and with momentum."""
+    outs = [report.Report("intrinsic_lr", name, options, data=options.words) for name in ("fig6", "fig7")]  # fmt: skip
     eta, betas = options.learning_rate, (0.0, options.momentum)
     schedules = [schedule((0,), (eta * (1 - beta),), (options.l2,)) for beta in betas]
     record = np.round(np.linspace(options.burn_in, options.end, options.snapshots)).astype(int)
@@ -71,8 +72,7 @@ def main(options: Fig67) -> None:
         options, schedules, options.end, record, momentum=betas, noise=False,
         metrics={"weights": lambda s: ravel_pytree(s.params)[0]}, progress="SGD and momentum",
     )  # fmt: skip
-    for i, (name, beta) in enumerate(zip(("fig6", "fig7"), betas, strict=True)):
-        out = report.Report("intrinsic_lr", name, options, data=options.words)
+    for i, (out, beta) in enumerate(zip(outs, betas, strict=True)):
         intrinsic_lr = float(si.intrinsic_learning_rate(eta * (1 - beta), options.l2, beta))
         weights = grid["weights"][i].transpose("seed", "step", ...).to_numpy()
         found = averages(options, weights)
