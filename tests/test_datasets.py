@@ -127,6 +127,34 @@ def test_cifar10_is_read_in_order_with_channels_last(cifar10):
     np.testing.assert_array_equal(datasets.load("cifar10", cifar10).y_test, [5, 9])
 
 
+def test_cifar100_has_the_fine_labels(tmp_path):
+    records = np.random.default_rng(0).integers(0, 256, (2, 3074), np.uint8)
+    records[:, :2] = (19, 99), (0, 7)
+    for file in ("train.bin", "test.bin"):
+        (tmp_path / "cifar-100-binary").mkdir(exist_ok=True)
+        (tmp_path / "cifar-100-binary" / file).write_bytes(records.tobytes())
+    data = datasets.load("cifar100", tmp_path)
+    np.testing.assert_array_equal(data.y_train, [99, 7])
+    first = records[0, 2:].reshape(3, 32, 32).transpose(1, 2, 0) / np.float32(255)
+    np.testing.assert_array_equal(data.x_test[0], first)
+    assert datasets.classes("cifar100") == 100 and datasets.classes("digits") == 10
+    (tmp_path / "cifar-100-binary" / "test.bin").write_bytes(cifar10_batch(0))
+    with pytest.raises(ValueError, match="not a whole number of CIFAR-100's records of 3074"):
+        datasets.load("cifar100", tmp_path)
+
+
+def test_standardized_images_are_of_mean_0_and_joined_by_unused_training_images():
+    digits = datasets.load("digits")
+    found = datasets.standardized(digits, 1400, 350)
+    assert len(found.x_train) == 1400 and len(found.x_test) == len(found.y_test) == 350
+    np.testing.assert_array_equal(found.y_test[297:], digits.y_train[1400:1453])
+    whole = datasets.standardized(digits, 1500, 297).x_train
+    assert abs(whole.mean()) < 1e-5 and abs(whole.std() - 1) < 1e-5 and whole.dtype == np.float32
+    np.testing.assert_array_equal(datasets.one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+    with pytest.raises(ValueError, match=r"1500 \+ 297 images, fewer than the 1500 \+ 298"):
+        datasets.standardized(digits, 1500, 298)
+
+
 def test_digits_are_always_the_same():
     data = datasets.load("digits")
     assert data.x_train.shape == (1500, 8, 8, 1) and data.x_test.shape == (297, 8, 8, 1)
@@ -190,7 +218,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones():
         datasets.load("svhn")  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_without_a_network_the_error_says_what_to_do(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"127.0.0.1:9/.*refused.*--data-dir"):
         datasets.load(name)

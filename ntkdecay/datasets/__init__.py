@@ -15,32 +15,36 @@ from jax.typing import ArrayLike
 
 from ntkdecay.datasets._augment import mixup, random_crop, random_flip
 from ntkdecay.datasets._download import SOURCES, fetched
-from ntkdecay.datasets._files import Dataset, cifar10_dataset, idx_dataset
+from ntkdecay.datasets._files import CIFAR, Dataset, cifar_dataset, idx_dataset
 
 __all__ = [
     "Dataset",
     "Name",
+    "classes",
     "load",
     "mixup",
+    "one_hot",
     "parity",
     "random_crop",
     "random_flip",
+    "standardized",
     "upsampled",
 ]
 
-Name = Literal["digits", "mnist", "fashion_mnist", "cifar10"]
+Name = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
 
 
 def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
     """A data set by its name.
 
     "digits": 1797 images of 8 × 8 in a fixed order, the last 297 for testing; "mnist" and
-    "fashion_mnist": 60,000 + 10,000 images of 28 × 28; "cifar10": 50,000 + 10,000 of 32 × 32 × 3.
+    "fashion_mnist": 60,000 + 10,000 images of 28 × 28; "cifar10" and "cifar100" (the fine labels):
+    50,000 + 10,000 of 32 × 32 × 3.
 
     Args:
         name: one of these.
         data_dir: the folder that has the standard files in `mnist/`, `fashion_mnist/` (four IDX files,
-            gzipped or not) or `cifar-10-batches-bin/` (the binary version), or that folder itself;
+            gzipped or not), `cifar-10-batches-bin/` or `cifar-100-binary/` (the binary versions), or that folder itself;
             $NTKDECAY_DATA when not given. Without either, the files are fetched once into
             $XDG_CACHE_HOME/ntkdecay (~/.cache/ntkdecay) and checked by their published sums.
 
@@ -55,7 +59,44 @@ def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
     if name == "digits":
         return _digits()
     folder = _folder(name, data_dir)
-    return cifar10_dataset(folder) if name == "cifar10" else idx_dataset(folder)
+    return cifar_dataset(folder, CIFAR[name]) if name in CIFAR else idx_dataset(folder)
+
+
+def classes(name: Name) -> int:
+    """How many classes a data set has."""
+    return CIFAR[name].classes if name in CIFAR else 10
+
+
+def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
+    """The first images, of mean 0 and variance 1 over all training pixels, in float32.
+
+    Training images that are not trained on join the test images where these are too few.
+
+    Args:
+        data: from `load`.
+        samples, test_samples: how many to train and to test on.
+
+    Raises:
+        ValueError: if there are fewer images.
+    """
+    x_test = np.concatenate([data.x_test, data.x_train[samples:]])[:test_samples]
+    y_test = np.concatenate([data.y_test, data.y_train[samples:]])[:test_samples]
+    if len(data.x_train) < samples or len(x_test) < test_samples:
+        raise ValueError(
+            f"There are {len(data.x_train)} + {len(data.x_test)} images, fewer than the {samples} + {test_samples} "
+            "asked for."
+        )
+    mean, deviation = data.x_train.mean(), data.x_train.std()
+    x, x_test = (
+        ((images - mean) / deviation).astype(np.float32)
+        for images in (data.x_train[:samples], x_test)
+    )
+    return Dataset(x, data.y_train[:samples], x_test, y_test)
+
+
+def one_hot(labels: np.ndarray, classes: int = 10) -> np.ndarray:
+    """1 at the label's place, else 0: (n, classes), float32."""
+    return np.eye(classes, dtype=np.float32)[labels]
 
 
 def parity(labels: np.ndarray) -> np.ndarray:

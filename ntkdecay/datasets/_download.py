@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ntkdecay.datasets._files import CIFAR10
+from ntkdecay.datasets._files import CIFAR
 
 
 class Source(NamedTuple):
@@ -55,6 +55,11 @@ SOURCES = {
         ("https://www.cs.toronto.edu/~kriz/",),
         {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
     ),
+    "cifar100": Source(
+        "cifar-100-binary",
+        ("https://www.cs.toronto.edu/~kriz/",),
+        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+    ),
 }
 
 
@@ -80,7 +85,7 @@ def fetched(name: str) -> Path:
                     "give the folder of its files as `data_dir` (--data-dir), or set NTKDECAY_DATA to it."
                 )
             if file.endswith(".tar.gz"):
-                _unpack(new / file, (file for files in CIFAR10.values() for file in files))
+                _unpack(new / file, CIFAR[name].train + CIFAR[name].test)
         try:
             new.rename(folder)
         except OSError:

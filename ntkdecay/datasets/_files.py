@@ -1,4 +1,4 @@
-"""The standard files, read by their format: IDX of the MNIST family, CIFAR-10's binary version."""
+"""The standard files, read by their format: IDX of the MNIST family, the binary version of CIFAR."""
 
 import gzip
 import math
@@ -14,9 +14,23 @@ IDX = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-CIFAR10 = {
-    "train": [f"data_batch_{i}.bin" for i in range(1, 6)],
-    "test": ["test_batch.bin"],
+
+
+class Cifar(NamedTuple):
+    """A binary version: files of records of label bytes, the last of them the class, and 3 × 32 × 32 bytes."""
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: int
+    classes: int
+
+
+CIFAR = {
+    "cifar10": Cifar(
+        "CIFAR-10", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",), 1, 10
+    ),
+    "cifar100": Cifar("CIFAR-100", ("train.bin",), ("test.bin",), 2, 100),
 }
 
 
@@ -45,7 +59,7 @@ def idx_dataset(folder: Path) -> Dataset:
                 f"{paths[labels]} has {len(arrays[labels])} labels for the {len(arrays[images])} "
                 f"images of {paths[images].name}; take both from one place."
             )
-        _check_labels(paths[labels], arrays[labels])
+        _check_labels(paths[labels], arrays[labels], 10)
     return Dataset(
         _pixels(arrays["x_train"][..., None]),
         arrays["y_train"].astype(np.int64),
@@ -54,27 +68,28 @@ def idx_dataset(folder: Path) -> Dataset:
     )
 
 
-def cifar10_dataset(folder: Path) -> Dataset:
-    """CIFAR-10's binary version: records of a label byte and 3 × 32 × 32 bytes, channels first."""
+def cifar_dataset(folder: Path, kind: Cifar) -> Dataset:
+    """The binary version of CIFAR-10 or CIFAR-100; its pixels have their channels first."""
     splits = []
-    for split, files in CIFAR10.items():
-        records = np.concatenate([_records(folder / file) for file in files])
+    for split, files in (("train", kind.train), ("test", kind.test)):
+        records = np.concatenate([_records(folder / file, kind) for file in files])
         if not len(records):
-            raise ValueError(f"{folder} has no {split} images; fetch CIFAR-10 again.")
-        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        splits += [_pixels(images), records[:, 0].astype(np.int64)]
+            raise ValueError(f"{folder} has no {split} images; fetch {kind.name} again.")
+        images = records[:, kind.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        splits += [_pixels(images), records[:, kind.labels - 1].astype(np.int64)]
     return Dataset(*splits)
 
 
-def _records(path: Path) -> np.ndarray:
-    content = np.frombuffer(_content(path, "CIFAR-10's binary version"), np.uint8)
-    if content.size % 3073:
+def _records(path: Path, kind: Cifar) -> np.ndarray:
+    content = np.frombuffer(_content(path, f"{kind.name}'s binary version"), np.uint8)
+    size = kind.labels + 3 * 32 * 32
+    if content.size % size:
         raise ValueError(
-            f"{path} has {content.size} bytes, not a whole number of CIFAR-10's records of 3073; "
+            f"{path} has {content.size} bytes, not a whole number of {kind.name}'s records of {size}; "
             "fetch it again, in the binary version."
         )
-    records = content.reshape(-1, 3073)
-    _check_labels(path, records[:, 0])
+    records = content.reshape(-1, size)
+    _check_labels(path, records[:, kind.labels - 1], kind.classes)
     return records
 
 
@@ -112,10 +127,10 @@ def _idx(path: Path, ndim: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _check_labels(path: Path, labels: np.ndarray) -> None:
-    if labels.size and labels.max() > 9:
+def _check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
+    if labels.size and labels.max() >= classes:
         raise ValueError(
-            f"{path} has the label {labels.max()}, but labels are 0 to 9: it is another file, or "
+            f"{path} has the label {labels.max()}, but labels are 0 to {classes - 1}: it is another file, or "
             "spoiled; fetch it again."
         )
 
