@@ -101,10 +101,12 @@ def test_the_softmax_loss_is_the_cross_entropy_over_2k():
 def test_images_are_one_hot_and_joined_by_unused_training_images():
     options = report.Options()
     data = _sweeps.images(options, "digits", 512, 1285, size=12)
-    assert data.x.shape == (512, 12, 12, 1) and data.x_test.shape == (1285, 12, 12, 1)
-    assert data.y.shape == (512, 10) and np.all(data.y_test.sum(1) == 1)
-    assert data.x.dtype == np.float32
-    assert not {image.tobytes() for image in data.x} & {image.tobytes() for image in data.x_test}
+    assert data.x_train.shape == (512, 12, 12, 1) and data.x_test.shape == (1285, 12, 12, 1)
+    assert data.y_train.shape == (512, 10) and np.all(data.y_test.sum(1) == 1)
+    assert data.x_train.dtype == np.float32
+    assert not {image.tobytes() for image in data.x_train} & {
+        image.tobytes() for image in data.x_test
+    }
     with pytest.raises(ValueError, match="fewer than the 512 \\+ 1286"):
         _sweeps.images(options, "digits", 512, 1286)
 

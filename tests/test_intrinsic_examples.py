@@ -180,7 +180,7 @@ def test_averages_of_weights_are_those_of_their_networks():
     fig6_7 = paper_script("fig6_7")
     options = dataclasses.replace(TINY_OPTIONS, width=3)
     net, data = _runs.network(options), _runs.images(options)
-    first = net.init(jax.random.key(0), data.x)
+    first = net.init(jax.random.key(0), data.x_train)
     keys = jax.random.split(jax.random.key(1), 4)
     trees = [
         jax.tree.map(lambda w, k=k: w + jax.random.normal(k, w.shape, w.dtype), first) for k in keys
@@ -203,8 +203,8 @@ TINY_OPTIONS = _runs.Options(**TINY)
 def test_images_are_the_first_and_unused_ones_join_the_test():
     options = dataclasses.replace(TINY_OPTIONS, samples=1000, test_samples=797)
     data = _runs.images(options)
-    assert data.x.shape == (1000, 8, 8, 1) and data.x_test.shape == (797, 8, 8, 1)
-    assert data.x.dtype == np.float32
+    assert data.x_train.shape == (1000, 8, 8, 1) and data.x_test.shape == (797, 8, 8, 1)
+    assert data.x_train.dtype == np.float32
     with pytest.raises(ValueError, match=r"fewer than the 1000 \+ 798"):
         _runs.images(dataclasses.replace(options, test_samples=798))
 

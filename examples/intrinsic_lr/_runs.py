@@ -21,8 +21,11 @@ from scipy import stats
 from ntkdecay import datasets, networks, optimizers, report, training
 from ntkdecay.scale_invariant import networks as invariant
 
-VGG_13 = (64, 64, 128, 128, 256, 256, 512, 512, 512, 512)
-"""Channels of its ten convolutions, pooled after every other: the nearest to the paper's VGG16 that `cnn` makes."""
+VGG_16: dict[str, Any] = dict(
+    channels=(64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),
+    pooled=(1, 3, 6, 9, 12),
+)
+"""Its thirteen convolutions, and those that are pooled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Options(report.Options):
     """Training samples."""
     test_samples: int = 797
     """Test samples; training samples that are not trained on join them where they are too few."""
-    network: Literal["fc", "cnn", "vgg_13", "pre_resnet_32"] = "fc"
-    """fc: two hidden layers; cnn: the paper's for MNIST; the others are for CIFAR-10 (Figures 11 and 12: vgg_13)."""
+    network: Literal["fc", "cnn", "vgg_16", "pre_resnet_32"] = "fc"
+    """fc: two hidden layers; cnn: the paper's for MNIST; the others are for CIFAR-10 (Figures 11 and 12: vgg_16)."""
     width: int = 32
-    """Units of a hidden layer, channels of the first convolution; vgg_13 has its own."""
+    """Units of a hidden layer, channels of the first convolution; vgg_16 has its own."""
     batch_size: int = 32
     """Samples of a step."""
     augment: bool = False
@@ -69,43 +72,26 @@ EPOCH = 390
 """Steps of an epoch there."""
 
 
-class Images(NamedTuple):
-    """Images (n, height, width, channels) and their classes (n,)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-
-def images(options: Options) -> Images:
-    """The first images of a data set, of mean 0 and variance 1 over all training pixels.
+def images(options: Options) -> datasets.Dataset:
+    """The first images of a data set, of mean 0 and variance 1 over all training pixels, and their classes.
 
     Raises:
         ValueError: if there are fewer than asked for.
     """
     data = datasets.load(options.data, options.data_dir)
-    x_test = np.concatenate([data.x_test, data.x_train[options.samples :]])[: options.test_samples]
-    y_test = np.concatenate([data.y_test, data.y_train[options.samples :]])[: options.test_samples]
-    if len(data.x_train) < options.samples or len(x_test) < options.test_samples:
-        raise ValueError(
-            f"{options.data} has {len(data.x_train)} + {len(data.x_test)} images, fewer than the "
-            f"{options.samples} + {options.test_samples} asked for."
-        )
-    mean, deviation = data.x_train.mean(), data.x_train.std()
-    x, x_test = (((a - mean) / deviation).astype(np.float32) for a in (data.x_train, x_test))
-    return Images(x[: options.samples], data.y_train[: options.samples], x_test, y_test)
+    return datasets.standardized(data, options.samples, options.test_samples)
 
 
 def network(options: Options) -> networks.Network:
     """The scale-invariant network of these options."""
+    outputs = datasets.classes(options.data)
     if options.network == "fc":
-        return invariant.fc(width=options.width)
+        return invariant.fc(outputs, width=options.width)
     if options.network == "cnn":
-        return invariant.cnn(channels=tuple(options.width * i for i in (1, 1, 2, 2)))
-    if options.network == "vgg_13":
-        return invariant.cnn(channels=VGG_13)
-    return invariant.pre_resnet(32, width=options.width)
+        return invariant.cnn(outputs, channels=tuple(options.width * i for i in (1, 1, 2, 2)))
+    if options.network == "vgg_16":
+        return invariant.cnn(outputs, **VGG_16)
+    return invariant.pre_resnet(32, outputs, width=options.width)
 
 
 def loss(fx: jax.Array, y: jax.Array) -> jax.Array:

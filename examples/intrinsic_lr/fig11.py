@@ -41,7 +41,7 @@ class Fig11(Options):
 
 PAPER = dataclasses.replace(
     Fig11(**CIFAR),
-    network="vgg_13",
+    network="vgg_16",
     seeds=2,
     l2=(0.00025, 0.0005, 0.001, 0.002),
     wait=300 * EPOCH,

@@ -77,7 +77,7 @@ def trained(options: Fig3) -> xr.Dataset:
     def init(key, schedule):
         fixed = jax.random.key_data(jax.random.key(0))
         data_key = jnp.where(schedule == len(NAMES) - 1, fixed, jax.random.key_data(key))
-        return net.init(jax.random.wrap_key_data(data_key), data.x)
+        return net.init(jax.random.wrap_key_data(data_key), data.x_train)
 
     def predictions(s):
         return jnp.argmax(s.fx_test[: options.compared], -1).astype(jnp.float16)

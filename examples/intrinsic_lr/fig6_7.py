@@ -91,7 +91,7 @@ def running_average(weights: jax.Array) -> jax.Array:
 def averages(options: Options, weights: np.ndarray) -> Averages:
     """Test accuracies of averages of flat weights, (seeds, n, parameters)."""
     net, data = network(options), images(options)
-    like: Any = jax.eval_shape(lambda: net.init(jax.random.key(0), data.x))
+    like: Any = jax.eval_shape(lambda: net.init(jax.random.key(0), data.x_train))
     unravel = ravel_pytree(jax.tree.map(lambda w: jnp.zeros(w.shape, w.dtype), like))[1]
     x_test, y_test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
 

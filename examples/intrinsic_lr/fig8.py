@@ -70,12 +70,12 @@ def trained(options: Fig8, settings: list[Schedule]) -> xr.Dataset:
     """Every setting from every initialization, over (start, setting, seed, step)."""
     schedules = settings * len(STARTS)
     net, data = network(options), loaded(options)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), data.x))
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), data.x_train))
     fan_in = jax.tree.map(lambda w: float(np.prod(w.shape[:-1])), shapes)
 
     def init(key, schedule):
         start = schedule // len(settings)
-        params = net.init(key, data.x)
+        params = net.init(key, data.x_train)
         factor = jnp.asarray(SCALES, jnp.float32)[start]
         return jax.tree.map(
             lambda w, n: w * jnp.where(start == NTK, jnp.sqrt(n), factor).astype(w.dtype), params, fan_in

@@ -25,47 +25,21 @@ LEARNED = 0.2
 """Twice the accuracy of chance: a run that never gets there does not count where t_* is compared."""
 
 
-class Images(NamedTuple):
-    """Training and test images, (n, height, width, channels), with one-hot labels, (n, 10); all float32."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-
 def images(
     options: report.Options, name: datasets.Name, samples: int, test_samples: int, size: int = 0
-) -> Images:
-    """The first images of a data set, of mean 0 and variance 1 over all training pixels.
-
-    Training images that are not trained on join the test images where these are too few.
-
-    Args:
-        options: for the data's folder.
-        name: which data set.
-        samples, test_samples: how many to train and to test on.
-        size: pixels a side, if the images are to be enlarged.
+) -> datasets.Dataset:
+    """The first images of a data set, of mean 0 and variance 1, enlarged to `size` pixels a side if not 0, with one-hot labels.
 
     Raises:
         ValueError: if there are fewer images.
     """
-    data = datasets.load(name, options.data_dir)
-    x_test = np.concatenate([data.x_test, data.x_train[samples:]])[:test_samples]
-    y_test = np.concatenate([data.y_test, data.y_train[samples:]])[:test_samples]
-    if len(data.x_train) < samples or len(x_test) < test_samples:
-        raise ValueError(
-            f"{name} has {len(data.x_train)} + {len(data.x_test)} images, fewer than the {samples} + {test_samples} asked for."
-        )
-    mean, deviation = data.x_train.mean(), data.x_train.std()
-
-    def prepared(x: np.ndarray) -> np.ndarray:
-        x = (x - mean) / deviation
-        return np.asarray(datasets.upsampled(x, size) if size else x, np.float32)
-
-    one_hot = np.eye(10, dtype=np.float32)
-    x, y = data.x_train[:samples], data.y_train[:samples]
-    return Images(prepared(x), one_hot[y], prepared(x_test), one_hot[y_test])
+    found = datasets.standardized(datasets.load(name, options.data_dir), samples, test_samples)
+    x, x_test = (
+        np.asarray(datasets.upsampled(x, size)) if size else x
+        for x in (found.x_train, found.x_test)
+    )
+    y, y_test = (datasets.one_hot(y, datasets.classes(name)) for y in (found.y_train, found.y_test))
+    return datasets.Dataset(x, y, x_test, y_test)
 
 
 def softmax_loss(fx: jax.Array, y: jax.Array) -> jax.Array:

@@ -126,13 +126,13 @@ def train(
 
     options = {"metrics": ["test_accuracy"], "record": setting.record} | options
     return training.sweep(
-        lambda key, w_std=1.0: network.init(key, data.x, w_std),
+        lambda key, w_std=1.0: network.init(key, data.x_train, w_std),
         network.apply,
         softmax_loss,
         optimizer or (lambda: optax.sgd(setting.learning_rate, setting.momentum)),
         {"seed": [setting.seed]} | grid,
-        data.x,
-        data.y,
+        data.x_train,
+        data.y_train,
         steps=steps,
         x_test=data.x_test,
         y_test=data.y_test,

@@ -113,13 +113,13 @@ def train(case: Case, options: Options, dynamic: bool):
     }[case.network]()  # fmt: skip
     sgd = optax.sgd(case.learning_rate)
     run = training.sweep(
-        lambda key: network.init(key, data.x),
+        lambda key: network.init(key, data.x_train),
         network.apply,
         softmax_loss,
         auto(sgd) if dynamic else lambda: sgd,
         {"seed": [0]} | ({"start": case.start} if dynamic else {"l2": case.l2}),
-        data.x,
-        data.y,
+        data.x_train,
+        data.y_train,
         steps=round(case.epochs * case.epoch),
         record=options.record,
         x_test=data.x_test,

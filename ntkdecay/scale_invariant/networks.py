@@ -37,18 +37,21 @@ def cnn(
     outputs: int = 10,
     *,
     channels: tuple[int, ...] = (32, 32, 64, 64),
+    pooled: tuple[int, ...] | None = None,
     **frozen: Any,
 ) -> Network:
-    """The small CNN for MNIST of `intrinsic_lr` (Figure 3): 3 × 3 convolutions, pooling by 2 after every other.
+    """3 × 3 convolutions one after another, some of them pooled by 2.
 
-    The paper gives the number of layers, four, not their widths.
+    By default the small CNN for MNIST of `intrinsic_lr` (Figure 3), which gives the number of layers, four, not their widths.
 
     Args:
         outputs: number of outputs.
         channels: of each convolution.
+        pooled: numbers, from 0, of the convolutions before pooling; by default every other.
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
     """
-    return _network(_Plain, (tuple(channels), tuple(range(1, len(channels), 2))), outputs, **frozen)
+    pooled = tuple(range(1, len(channels), 2)) if pooled is None else tuple(pooled)
+    return _network(_Plain, (tuple(channels), pooled), outputs, **frozen)
 
 
 def fc(

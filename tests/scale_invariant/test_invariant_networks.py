@@ -12,7 +12,7 @@ from ntkdecay.scale_invariant.networks import cnn, conv_net, fc, pre_resnet, res
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
 NETWORKS = {
     "fc": fc(3, width=5),
-    "cnn": cnn(3, channels=(4, 4)),
+    "cnn": cnn(3, channels=(4, 4), pooled=(0, 1)),
     "conv_net": conv_net(3, width=4),
     "layer": conv_net(3, width=4, norm="layer"),
     "group": conv_net(3, width=4, norm="group", groups=2),
