@@ -66,7 +66,7 @@ class Options(Setup):
 
 
 GRADIENT_DESCENT: dict[str, Any] = PAPER | dict(
-    samples=4500, test_samples=5000, batch_size=None, every=10
+    samples=4500, test_samples=5000, batch_size=None, every=10, eval_batch_size=None
 )
 PAPER_SIZES = Options(
     **GRADIENT_DESCENT, l2=1e-4, learning_rates=(0.1, 0.3, 0.5, 1.0, 3.0), steps=60_000,
@@ -116,7 +116,8 @@ def learning_rates(axes, out: report.Report, options: Options) -> None:
     out.claim(
         "the length of a period is proportional to 1/(ηλ)",
         expected="the median length × ηλ the same within a factor of 2",
-        measured=", ".join(f"{value:.2f} at η = {rate:g}" for rate, value in lengths.items()),
+        measured=", ".join(f"{value:.2f} at η = {rate:g}" for rate, value in lengths.items())
+        or "no run of two periods",
         holds=len(lengths) > 1 and max(lengths.values()) < 2 * min(lengths.values()),
     )
     ratios = np.concatenate(
@@ -139,7 +140,7 @@ def learning_rates(axes, out: report.Report, options: Options) -> None:
     out.claim(
         "training destabilizes at an effective learning rate that depends little on η",
         expected="the median η/ρ² at destabilization the same within a factor of 2",
-        measured=listed(levels, ".3f"),
+        measured=listed(levels, ".3f") or "no period",
         holds=len(levels) > 1 and max(levels) < 2 * min(levels),
     )
 
