@@ -121,9 +121,9 @@ def test_products_and_ratios_are_those_of_the_step():
 
 def test_images_are_one_hot_and_joined_by_unused_training_images():
     data = _runs.images(_runs.Setup(samples=512, test_samples=1285))
-    assert data.x.shape == (512, 8, 8, 1) and data.x_test.shape == (1285, 8, 8, 1)
-    assert data.x.dtype == np.float32 and np.all(data.y_test.sum(1) == 1)
-    assert not {one.tobytes() for one in data.x} & {one.tobytes() for one in data.x_test}
+    assert data.x_train.shape == (512, 8, 8, 1) and data.x_test.shape == (1285, 8, 8, 1)
+    assert data.x_train.dtype == np.float32 and np.all(data.y_test.sum(1) == 1)
+    assert not {one.tobytes() for one in data.x_train} & {one.tobytes() for one in data.x_test}
     with pytest.raises(ValueError, match=r"fewer than the 512 \+ 1286"):
         _runs.images(_runs.Setup(samples=512, test_samples=1286))
 

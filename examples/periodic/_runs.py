@@ -6,7 +6,7 @@ trained is scale-invariant, from PyTorch's initial variance 1/(3 n), under the m
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import matplotlib.pyplot as plt
@@ -53,7 +53,9 @@ class Setup(report.Options):
 
     def net(self, **options: Any) -> Network:
         """The network, its last layer frozen; `norm` and `head_norm` are options."""
-        return getattr(networks, self.network)(10, width=self.width, **options)
+        return getattr(networks, self.network)(
+            datasets.classes(self.data), width=self.width, **options
+        )
 
 
 PAPER: dict[str, Any] = dict(
@@ -62,38 +64,17 @@ PAPER: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-class Images(NamedTuple):
-    """Training and test images, (n, height, width, channels), with one-hot labels; all float32."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-
-def images(options: Setup) -> Images:
-    """The first images of a data set, of mean 0 and variance 1; training images left over join the test set.
+def images(options: Setup) -> datasets.Dataset:
+    """The first images of a data set, of mean 0 and variance 1, with one-hot labels; training images left over join the test set.
 
     Raises:
         ValueError: if there are fewer images.
     """
     data = datasets.load(options.data, options.data_dir)
-    x_test = np.concatenate([data.x_test, data.x_train[options.samples :]])
-    y_test = np.concatenate([data.y_test, data.y_train[options.samples :]])
-    if len(data.x_train) < options.samples or len(x_test) < options.test_samples:
-        raise ValueError(
-            f"{options.data} has {len(data.x_train)} + {len(data.x_test)} images, fewer than the "
-            f"{options.samples} + {options.test_samples} asked for."
-        )
-    mean, deviation = data.x_train.mean(), data.x_train.std()
-    train, test = slice(options.samples), slice(options.test_samples)
-
-    def prepared(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray((x - mean) / deviation, np.float32), np.eye(10, dtype=np.float32)[y]
-
-    return Images(
-        *prepared(data.x_train[train], data.y_train[train]), *prepared(x_test[test], y_test[test])
-    )
+    x, y, x_test, y_test = datasets.standardized(data, options.samples, options.test_samples)
+    classes = datasets.classes(options.data)
+    y, y_test = (datasets.one_hot(labels, classes) for labels in (y, y_test))
+    return datasets.Dataset(x, y, x_test, y_test)
 
 
 def loss(fx: jax.Array, y: jax.Array) -> jax.Array:

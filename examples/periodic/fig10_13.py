@@ -229,7 +229,7 @@ def fixed_norm(axes, out: report.Report, options: Options) -> None:
         stops = [int(low + part * (burst - low)) for part in options.stops]
     else:
         stops = [int(part * options.fixed_steps) for part in options.stops]
-    x = images(options).x
+    x = images(options).x_train
     start = options.net().init(training.init_key(0), x, INITIAL)
     starts = [jax.tree.map(lambda w, c=scale: c * w, start) for scale in options.scales]
     _, stopped = run(

@@ -162,7 +162,7 @@ def rescaled_starts(axes, out: report.Report, options: Options) -> None:
     """Proposition 4: the smallest ratio's run, and runs from c times its start with c²η and λ/c²."""
     product, ratio = options.products[-1], options.ratios[0]
     rate, l2 = (product * ratio) ** 0.5, (product / ratio) ** 0.5
-    net, x, scales = options.net(), images(options).x, (1.0, *options.scales)
+    net, x, scales = options.net(), images(options).x_train, (1.0, *options.scales)
 
     def optimizer(scale: jax.Array) -> optax.GradientTransformation:
         _, learning_rate, decay = si.rescaled(None, rate, l2, scale)

@@ -70,7 +70,7 @@ def main(options: Options) -> None:
         metrics=si.metrics(batch_size=options.batch_size) | {"weights": lambda s: ravel_pytree(s.params)[0]},
         progress="independent runs",
     )  # fmt: skip
-    start = network.init(jax.random.key(0), data.x, INITIAL)
+    start = network.init(jax.random.key(0), data.x_train, INITIAL)
     unravel = ravel_pytree(start)[1]
 
     @jax.jit

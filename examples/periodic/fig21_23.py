@@ -113,7 +113,7 @@ def main(options: Options) -> None:
 
 def practice(axes, out: report.Report, options: Options) -> None:
     """Figure 21: everything is trained; g̃ and ρ are of the weights before a normalization."""
-    x, product = images(options).x, options.learning_rate * options.l2
+    x, product = images(options).x_train, options.learning_rate * options.l2
     convolutional = options.network != "fc"
     widths = (1, 2, 4) if convolutional else (1, 1)
     module = Practical(tuple(factor * options.width for factor in widths), convolutional)
