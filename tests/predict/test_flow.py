@@ -237,9 +237,7 @@ def test_sgd_resumes_schedules_batches_and_momentum():
 
 
 @settings(max_examples=8)
-@given(
-    values=st.lists(st.floats(0, 2), min_size=3, max_size=3), degree=st.sampled_from([0, 2.5])
-)
+@given(values=st.lists(st.floats(0, 2), min_size=3, max_size=3), degree=st.sampled_from([0, 2.5]))
 def test_piecewise_constant_l2_composes_the_closed_form(values, degree):
     boundaries = np.array([0.7, 2.1])
     t = np.array([0.0, 0.7, 1.0, 2.5, 4.0])
