@@ -32,9 +32,13 @@ def scripts() -> dict[str, Path]:
 
 
 def done(folder: Path, name: str, preset: str) -> bool:
-    """Whether this figure has already been made with this preset."""
-    path = folder / f"{name}.json"
-    return path.exists() and json.loads(path.read_text())["preset"] == preset
+    """Whether this script has already made its figures, whatever their names, with this preset."""
+    made = (json.loads(path.read_text()) for path in (folder / name).parent.glob("*.json"))
+    return any(
+        content["preset"] == preset
+        and f"examples/{name}.py" in content["provenance"]["command"].split()
+        for content in made
+    )
 
 
 def gallery(folder: Path) -> str:

@@ -1,7 +1,9 @@
 """What a figure's JSON says of its run."""
 
 import dataclasses
+import importlib.util
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,3 +48,18 @@ def test_paper_sizes_are_those_of_the_preset_and_an_error_is_one_line(monkeypatc
     monkeypatch.setattr("sys.argv", ["fig.py", "--preset", "paper"])
     with pytest.raises(SystemExit, match=r"^fig\.py: width is 1000 at paper$"):
         report.cli(main, Options(), Options(width=1000))
+
+
+def test_a_script_is_done_when_any_figure_says_it_made_it(tmp_path):
+    path = Path(__file__).parent.parent / "examples" / "reproduce.py"
+    spec = importlib.util.spec_from_file_location("reproduce", path)
+    assert spec and spec.loader
+    reproduce = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reproduce)
+    command = "python examples/l2/fig2_10.py --preset quick"
+    content = {"preset": "quick", "provenance": {"command": command}}
+    (tmp_path / "l2").mkdir()
+    (tmp_path / "l2" / "fig10.json").write_text(json.dumps(content))
+    assert reproduce.done(tmp_path, "l2/fig2_10", "quick")
+    assert not reproduce.done(tmp_path, "l2/fig2_10", "paper")
+    assert not reproduce.done(tmp_path, "l2/fig2", "quick")
