@@ -40,7 +40,6 @@ def best(rivals):
 
 def advance(data, network, size, optimizer, metrics, ends):
     """A call of the engine that makes `ends[-1]` steps and measures at each of `ends`."""
-    metrics = metrics | {"finite": lambda s: jnp.isfinite(optax.tree.norm(s.params))}
     chosen = {name: METRICS[m] if isinstance(m, str) else m for name, m in metrics.items()}
     problem = _problem.Problem(
         lambda key: network.init(key, data.x), network.apply,
