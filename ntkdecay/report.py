@@ -156,6 +156,13 @@ class Report:
         return "\n".join(lines)
 
 
+def colors(count: int) -> np.ndarray:
+    """As many colours, from dark to light, (count, 4)."""
+    import matplotlib.pyplot as plt
+
+    return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))
+
+
 def _command() -> list[str]:
     """The command line without its places, its script relative to the source tree."""
     script, tree = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent.parent

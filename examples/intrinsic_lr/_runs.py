@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
@@ -19,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from ntkdecay import datasets, networks, optimizers, report, training
+from ntkdecay.report import colors as colors
 from ntkdecay.scale_invariant import networks as invariant
 
 VGG_16: dict[str, Any] = dict(
@@ -265,8 +265,3 @@ def log(values: xr.DataArray) -> xr.DataArray:
 def mean_rate(grid: xr.Dataset) -> xr.DataArray:
     """The effective learning rate, its geometric mean over seeds."""
     return xr.apply_ufunc(np.exp, log(grid["rate"]).mean("seed"))
-
-
-def colors(count: int) -> np.ndarray:
-    """As many colours, from dark to light."""
-    return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))

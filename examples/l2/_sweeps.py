@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
 
 from ntkdecay import datasets, networks, report, training
+from ntkdecay.report import colors as colors
 
 WITHIN = 0.005
 """Half a percent: the test accuracy counts as best when this near to its maximum."""
@@ -126,11 +126,6 @@ def plain(array: xr.DataArray) -> dict:
     """An array with its coordinates, as a report's numbers hold it."""
     coords = {str(name): coord.to_numpy() for name, coord in array.coords.items()}
     return {"dims": array.dims, **coords, "values": array.to_numpy()}
-
-
-def colors(count: int) -> np.ndarray:
-    """As many colours, from dark to light."""
-    return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
@@ -18,6 +17,7 @@ from scipy.signal import find_peaks
 from ntkdecay import datasets, optimizers, report, training
 from ntkdecay import scale_invariant as si
 from ntkdecay.networks import Network
+from ntkdecay.report import colors as colors
 from ntkdecay.scale_invariant import networks
 
 INITIAL = 3**-0.5  # times 1/√n: PyTorch's uniform initialization of a layer with n inputs
@@ -230,8 +230,3 @@ def shade(axes: Iterable[Any], found: si.Periods, number: int) -> None:
     for ax in axes:
         for color, begin, end in zip(PHASES.values(), ends[:-1], ends[1:], strict=True):
             ax.axvspan(begin, end, color=color, alpha=0.15, lw=0)
-
-
-def colors(count: int) -> list[Any]:
-    """As many colours, from dark to light."""
-    return list(plt.get_cmap("viridis")(np.linspace(0, 0.85, count)))
