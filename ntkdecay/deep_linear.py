@@ -29,6 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
+from ntkdecay._checks import array, checked, choice, integer, number
+
 __all__ = [
     "FixedPoint",
     "critical_l2",
@@ -65,6 +67,11 @@ class FixedPoint:
         return self.eigenvalue > 0
 
 
+@checked(
+    width=integer(low=1),
+    depth=integer(low=1, why="the number of hidden layers"),
+    parameterization=choice("ntk", "standard"),
+)
 def normalization(
     width: int, depth: int, parameterization: Literal["ntk", "standard"] = "ntk"
 ) -> float:
@@ -73,13 +80,16 @@ def normalization(
     Raises:
         ValueError: for a width or depth below 1, or another parameterization.
     """
-    if width < 1 or depth < 1:
-        raise ValueError(f"width and depth must be at least 1, not {width} and {depth}")
-    if parameterization not in ("ntk", "standard"):
-        raise ValueError(f"parameterization must be 'ntk' or 'standard', not {parameterization!r}")
     return width ** (-depth / 2) if parameterization == "ntk" else 1.0
 
 
+@checked(
+    x=array(ndim=2),
+    y=array(ndim=(1, 2)),
+    l2=number(above=0, why="without it every interpolating network is stationary"),
+    depth=integer(low=1, why="the number of hidden layers"),
+    beta=number(above=0),
+)
 def fixed_points(
     x: ArrayLike, y: ArrayLike, *, l2: float, depth: int, beta: float = 1.0
 ) -> list[FixedPoint]:
@@ -101,7 +111,7 @@ def fixed_points(
         ValueError: for arguments outside these ranges, non-finite or mismatched data, an l2 whose
             power is out of float64's range, or several outputs (see `fixed_points_per_mode`).
     """
-    x, y = _checked(x, y, depth, beta, l2)
+    x, y = _checked(x, y)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
     keep = singular > singular[0] * max(x.shape) * np.finfo(float).eps
     labels = left.T[keep] @ y
@@ -112,6 +122,13 @@ def fixed_points(
     ]
 
 
+@checked(
+    x=array(ndim=2),
+    y=array(ndim=(1, 2)),
+    l2=number(above=0, why="without it every interpolating network is stationary"),
+    depth=integer(low=1, why="the number of hidden layers"),
+    beta=number(above=0),
+)
 def fixed_points_per_mode(
     x: ArrayLike, y: ArrayLike, *, l2: float, depth: int, beta: float = 1.0
 ) -> list[list[FixedPoint]]:
@@ -136,12 +153,12 @@ def fixed_points_per_mode(
         ValueError: as `fixed_points`; and for inputs that are not whitened, where the layers'
             singular vectors are not those of Xᵀy and no closed form is known.
     """
-    x, y = _checked(x, y, depth, beta, l2, outputs=True)
+    x, y = _checked(x, y, outputs=True)
     singular = np.linalg.svd(x, compute_uv=False)
     if singular.size < x.shape[1] or np.ptp(singular) > 1e-10 * singular[0]:
         raise ValueError(
-            "several outputs need whitened inputs (XᵀX a multiple of the identity), or the fixed "
-            "points have no closed form; whiten x, or fit the outputs by networks of their own"
+            "several columns of `y` need whitened inputs (XᵀX a multiple of the identity), or the fixed "
+            "points have no closed form; whiten `x`, or fit the outputs by networks of their own"
         )
     kappa, modes = np.mean(singular**2, keepdims=True), []
     for a, into, out in zip(*_svd(x.T @ y), strict=True):
@@ -159,6 +176,12 @@ def _svd(matrix: Array) -> tuple[Array, Array, Array]:
     return values, left.T, right
 
 
+@checked(
+    x=array(ndim=2),
+    y=array(ndim=(1, 2)),
+    depth=integer(low=1, why="the number of hidden layers"),
+    beta=number(above=0),
+)
 def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) -> float:
     r"""The λ above which v = 0 is the only fixed point.
 
@@ -171,7 +194,7 @@ def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) ->
     Raises:
         ValueError: as `fixed_points`, and for several outputs.
     """
-    x, y = _checked(x, y, depth, beta)
+    x, y = _checked(x, y)
     left, singular, _ = np.linalg.svd(x, full_matrices=False)
     spectrum = _Spectrum(singular**2, left.T @ y, depth, beta)
     if depth == 1:
@@ -314,33 +337,15 @@ def _lowest_eigenvalue(z: Array, direction: Array, depth: int, rest: float) -> f
     return top if secular(top) >= 0 else _root(secular, 0.0, top)
 
 
-def _checked(
-    x: ArrayLike,
-    y: ArrayLike,
-    depth: int,
-    beta: float,
-    l2: float | None = None,
-    outputs: bool = False,
-) -> tuple[Array, Array]:
+def _checked(x: ArrayLike, y: ArrayLike, outputs: bool = False) -> tuple[Array, Array]:
+    """Inputs and labels, one row for each other."""
     inputs, labels = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if inputs.ndim != 2 or 0 in inputs.shape:
-        raise ValueError(f"x must be a (samples, d) matrix, not of shape {inputs.shape}")
-    if labels.ndim != 1 + outputs or len(labels) != len(inputs) or 0 in labels.shape:
+    if labels.ndim != 1 + outputs or len(labels) != len(inputs):
         wanted = f"({len(inputs)}, outputs)" if outputs else f"({len(inputs)},)"
         other = (
             "" if outputs or labels.ndim != 2 else "; fixed_points_per_mode takes several outputs"
         )
         raise ValueError(
-            f"y must be {wanted}, one row for each row of x, not of shape {labels.shape}{other}"
-        )
-    if not (np.isfinite(inputs).all() and np.isfinite(labels).all()):
-        raise ValueError("x and y must be finite: drop or replace NaN and infinite entries first")
-    if depth != int(depth) or depth < 1:
-        raise ValueError(f"depth must be an integer of at least 1 (hidden layers), not {depth}")
-    if not (np.isfinite(beta) and beta > 0):
-        raise ValueError(f"beta must be positive and finite, not {beta}")
-    if l2 is not None and not (np.isfinite(l2) and l2 > 0):
-        raise ValueError(
-            f"l2 must be positive, not {l2}: without it every interpolating network is stationary"
+            f"`y` must be {wanted}, one row for each row of `x`, not of shape {labels.shape}{other}."
         )
     return inputs, labels

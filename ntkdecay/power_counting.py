@@ -12,6 +12,8 @@ import itertools
 from collections import Counter
 from fractions import Fraction
 
+from ntkdecay._checks import checked, text
+
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
@@ -28,13 +30,16 @@ class Correlation:
 
     tensors: tuple[str, ...]
 
+    @checked(tensors=text())
     def __init__(self, *tensors: str) -> None:
         if not tensors:
-            raise ValueError("A correlation function needs at least one tensor.")
+            raise ValueError(
+                "`tensors` is empty; a correlation function needs at least one tensor."
+            )
         for index, count in Counter("".join(tensors)).items():
             if count != 2 or any(tensor.count(index) > 1 for tensor in tensors):
                 raise ValueError(
-                    f"Index {index!r} must be shared by exactly two tensors; they are {tensors}."
+                    f"`tensors`: index {index!r} must be shared by exactly two tensors; they are {tensors}."
                 )
         object.__setattr__(self, "tensors", tensors)
 

@@ -107,7 +107,7 @@ def test_products_add_the_exponents(a, b):
 
 @pytest.mark.parametrize("tensors", [("m",), ("m", "m", "m"), ("mm", ""), ("mm",)])
 def test_an_index_must_be_shared_by_two(tensors):
-    with pytest.raises(ValueError, match="Index 'm' must be shared by exactly two"):
+    with pytest.raises(ValueError, match="index 'm' must be shared by exactly two"):
         Correlation(*tensors)
 
 

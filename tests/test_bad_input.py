@@ -1,0 +1,122 @@
+"""Whatever is wrong with an argument of a public function, one sentence says so and names it.
+
+A rule of `ntkdecay._checks` says for each parameter which rows of a fixed table it refuses; every such
+row is thrown at every parameter of every public function (`surface.CALLS`), and what comes back must be a
+ValueError or TypeError of at most two lines that names the parameter.
+"""
+
+import functools
+import inspect
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import surface
+
+from ntkdecay import _checks
+
+OBJECT = object()
+CONSTANTS: dict[str, Any] = {
+    "text": "no such thing",
+    "none": None,
+    "mapping": {"no": "such thing"},
+    "object": OBJECT,
+    "complex": 1j,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "negative": -1.0,
+    "fraction": 0.5,
+    "many": np.ones(2),
+    "empty": np.zeros(0),
+}
+
+
+def bad_value(label: str, valid: Any) -> Any:
+    """A row of the table, made from what works where that is an array or a tree of arrays."""
+    if isinstance(valid, (dict, list, tuple)) and jax.tree.leaves(valid):
+        if label not in ("complex", "nan", "inf", "negative"):
+            return [] if label == "empty" else CONSTANTS[label]
+        return jax.tree.map(lambda leaf: bad_value(label, leaf), valid)
+    numeric = isinstance(valid, (jax.Array, np.ndarray)) and valid.dtype.kind in "fiub"
+    if not numeric or not valid.ndim:
+        return -1 if label == "negative" and isinstance(valid, int) else CONSTANTS[label]
+    if label == "complex":
+        return np.asarray(valid) + 1j
+    if label == "fraction":
+        return np.asarray(valid) + 0.5
+    if label == "empty":
+        return np.asarray(valid)[:0]
+    if label in ("nan", "inf", "negative"):
+        changed = np.array(valid, float if label != "negative" else None)
+        changed.flat[0] = CONSTANTS[label]
+        return changed
+    return CONSTANTS[label]
+
+
+@functools.cache
+def made(name: str) -> surface.Call:
+    return surface.CALLS[name]()
+
+
+def rules_of(function: Any) -> dict[str, _checks.Rule]:
+    target = function.__init__ if inspect.isclass(function) else function
+    return getattr(target, "__rules__", {})
+
+
+def sentence_of(error: BaseException, name: str, parameter: str) -> None:
+    text = str(error)
+    assert len(text.splitlines()) <= 2, f"{name}: {parameter}: {text}"
+    assert f"`{parameter}" in text, f"{name}: the sentence does not name {parameter}: {text}"
+
+
+def test_every_public_name_has_an_ordinary_call():
+    names = [n for n in surface.public() if n.split(".")[0] in surface.DONE]
+    missing = [n for n in names if n not in surface.CALLS and n not in surface.EXEMPT]
+    assert not missing, f"no entry in tests/surface for {missing}"
+    stale = [n for n in surface.EXEMPT if n not in surface.public()]
+    assert not stale
+
+
+@pytest.mark.parametrize("name", surface.CALLS)
+def test_every_argument_has_a_rule(name):
+    function = made(name).function
+    parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+    missing = [p for p in parameters if p not in rules_of(function)]
+    assert not missing, f"{name}: no rule for {missing}"
+
+
+@pytest.mark.parametrize("name", surface.CALLS)
+def test_each_bad_value_is_answered_by_one_sentence_that_names_it(name):
+    function, arguments, _ = made(name)
+    signature = inspect.signature(function)
+    for parameter, rule in rules_of(function).items():
+        kind = signature.parameters[parameter].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        valid = arguments.get(parameter, signature.parameters[parameter].default)
+        for label in sorted(rule.refuses):
+            bad = arguments | {parameter: bad_value(label, valid)}
+            try:
+                if kind is inspect.Parameter.VAR_POSITIONAL:
+                    function(bad_value(label, valid))
+                elif kind is inspect.Parameter.POSITIONAL_ONLY:
+                    function(*bad.values())
+                else:
+                    function(**bad)
+            except (ValueError, TypeError) as error:
+                sentence_of(error, name, parameter)
+            else:
+                pytest.fail(f"{name}: {parameter} = {label} passed without a word")
+
+
+@pytest.mark.parametrize("name", surface.CALLS)
+def test_arrays_that_do_not_suit_each_other_are_refused(name):
+    function, arguments, agree = made(name)
+    for parameter in agree:
+        fewer = arguments | {parameter: arguments[parameter][:-1]}
+        with pytest.raises((ValueError, TypeError)) as caught:
+            function(**fewer)
+        text = str(caught.value)
+        assert len(text.splitlines()) <= 2, text
+        assert any(f"`{one}" in text for one in arguments), f"{name}: {text}"
