@@ -88,7 +88,8 @@ def test_every_argument_has_a_rule(name):
 
 @pytest.mark.parametrize("name", surface.CALLS)
 def test_each_bad_value_is_answered_by_one_sentence_that_names_it(name):
-    function, arguments, _ = made(name)
+    call = made(name)
+    function, arguments = call.function, call.arguments
     signature = inspect.signature(function)
     for parameter, rule in rules_of(function).items():
         kind = signature.parameters[parameter].kind
@@ -96,14 +97,9 @@ def test_each_bad_value_is_answered_by_one_sentence_that_names_it(name):
             continue
         valid = arguments.get(parameter, signature.parameters[parameter].default)
         for label in sorted(rule.refuses):
-            bad = arguments | {parameter: bad_value(label, valid)}
+            bad = bad_value(label, valid)
             try:
-                if kind is inspect.Parameter.VAR_POSITIONAL:
-                    function(bad_value(label, valid))
-                elif kind is inspect.Parameter.POSITIONAL_ONLY:
-                    function(*bad.values())
-                else:
-                    function(**bad)
+                call(**{parameter: (bad,) if kind is inspect.Parameter.VAR_POSITIONAL else bad})
             except (ValueError, TypeError) as error:
                 sentence_of(error, name, parameter)
             else:
@@ -112,11 +108,11 @@ def test_each_bad_value_is_answered_by_one_sentence_that_names_it(name):
 
 @pytest.mark.parametrize("name", surface.CALLS)
 def test_arrays_that_do_not_suit_each_other_are_refused(name):
-    function, arguments, agree = made(name)
-    for parameter in agree:
-        fewer = arguments | {parameter: arguments[parameter][:-1]}
+    call = made(name)
+    arguments = call.arguments
+    for parameter in call.agree:
         with pytest.raises((ValueError, TypeError)) as caught:
-            function(**fewer)
+            call(**{parameter: arguments[parameter][:-1]})
         text = str(caught.value)
         assert len(text.splitlines()) <= 2, text
         assert any(f"`{one}" in text for one in arguments), f"{name}: {text}"

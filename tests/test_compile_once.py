@@ -37,8 +37,7 @@ def compilations() -> Iterator[list[str]]:
 
 
 def run(call: surface.Call) -> None:
-    parameters = call.function(**call.arguments)
-    jax.block_until_ready([leaf for leaf in jax.tree.leaves(parameters) if hasattr(leaf, "dtype")])
+    jax.block_until_ready([leaf for leaf in jax.tree.leaves(call()) if hasattr(leaf, "dtype")])
 
 
 @pytest.mark.parametrize("name", surface.CALLS)

@@ -25,6 +25,17 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
     agree: tuple[str, ...] = ()
 
+    def __call__(self, **changes: Any) -> Any:
+        """The call, with other values for some of its arguments."""
+        named = self.arguments | changes
+        positional: list[Any] = []
+        for name, parameter in inspect.signature(self.function).parameters.items():
+            if parameter.kind is parameter.POSITIONAL_ONLY and name in named:
+                positional.append(named.pop(name))
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                positional += named.pop(name, ())
+        return self.function(*positional, **named)
+
 
 Maker = Callable[..., Call]  # maker(other: bool = False) -> Call
 

@@ -5,4 +5,4 @@ from surface import Call, call
 @call("power_counting.Correlation")
 def correlation(other=False):
     del other
-    return Call(power_counting.Correlation, {})
+    return Call(power_counting.Correlation, {"tensors": ("ab", "a", "b")})
