@@ -172,9 +172,10 @@ def quasi_static(u: ArrayLike, degree: float) -> Array:
     (u,) = as_float(u)
     e = expansion(float(degree))
     tiny = jnp.finfo(u.dtype).tiny
-    low = jnp.clip(u, tiny, 1.0)
+    below = u < 1  # a clip would halve the derivative at the tie
+    low = jnp.where(below, jnp.maximum(u, tiny), 1.0)
     # Where σ is not small, pow rounds once; exp(−σ log u) would lose the digits of its large exponent.
     phi = (low**-e.sigma - 1) / -e.sigma if e.far_from_pole else phi_near_pole(jnp.log(low), e)
     small = low * gain_over_u(low, phi, e)
-    large = 1 - complement_of_inverse(1 / jnp.maximum(u, 1.0), e)
-    return jnp.where(u == 0, 0.0, jnp.where(u < 1, small, large))
+    large = 1 - complement_of_inverse(1 / jnp.where(below, 1.0, u), e)
+    return jnp.where(u == 0, 0.0, jnp.where(below, small, large))

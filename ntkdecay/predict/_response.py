@@ -189,11 +189,12 @@ def _decaying(t: Array, rate: Array, l2: Array, degree: float) -> Response:
     u0 = jnp.where(slow, rate / jnp.where(slow, c, 1.0), 0.5)
     u_t = u0 * rho
     gap = (e.p - 1) * t + u0 * tau  # (x − ct)/c
+    earlier = jnp.where(gap > 0, c * t, x)  # either would do, but that one cannot overflow
     slow_per_rate = (
         polynomial(e.regular, u0)
         * gap
-        * jnp.exp(-jnp.minimum(c * t, x))
-        * exprel(-jnp.abs(c * gap))
+        * jnp.exp(-earlier)
+        * exprel(jnp.where(gap > 0, -c, c) * gap)
         - _divided_difference(e.regular, u_t, u0) * u0 * tau * rho
     )
     if e.singular.size:
@@ -227,13 +228,14 @@ def _clock(ct: Array, e: Expansion) -> Clock:
 
 def _gain(driving: Driving, clock: Clock, e: Expansion) -> tuple[Array, Array]:
     """G_s(u_t) and 1 − G_s(u_t) for u_t = u_0e^{−ct} at any size, c = 0 (u = ∞) included."""
-    u, v = driving.u * clock.down, driving.v * clock.up
+    u = jnp.where(clock.down > 0, driving.u * clock.down, 0.0)
     if e.far_from_pole:
         phi = (driving.power * clock.power - 1) / -e.sigma
     else:
         phi = phi_near_pole(driving.log_u - clock.ct, e)
-    low, u = u < 1, jnp.minimum(u, 1.0)
-    short = complement_of_inverse(jnp.minimum(v, 1.0), e)
+    low = u < 1  # no minimum or maximum: at a tie their derivatives are the mean of both sides
+    u, v = jnp.where(low, u, 1.0), jnp.where(low, 1.0, driving.v * clock.up)
+    short = complement_of_inverse(v, e)
     gain = jnp.where(low, u * gain_over_u(u, phi, e), 1 - short)
     return gain, jnp.where(low, 1 - gain, short)
 
