@@ -67,7 +67,9 @@ def errors(points, exact):
 def check(points, exact):
     worst = errors(points, np.asarray(exact))
     at = [(float(w.max()), points[w.argmax()].tolist()) for w in worst.T]
-    assert all(error <= bound for (error, _), bound in zip(at, (5e-14, 1e-12, 1e-12, 1e-11))), at
+    assert all(
+        error <= bound for (error, _), bound in zip(at, (5e-14, 1e-12, 1e-12, 1e-11), strict=True)
+    ), at
 
 
 def test_where_its_forms_meet():
