@@ -26,11 +26,11 @@ lint: $(READY)
 bench: $(READY)
 	$(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
 
-# uv is used for its --overrides: neural-tangents asks for TensorFlow, which nothing here imports.
-$(READY): setup.cfg pyproject.toml overrides.txt
+# uv reads pyproject's override: neural-tangents asks for TensorFlow, which nothing here imports.
+$(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(abspath $(VENV)) $(RUN) -m uv pip install --quiet --overrides overrides.txt -e ".[all]"
+	VIRTUAL_ENV=$(abspath $(VENV)) $(RUN) -m uv pip install --quiet -e ".[all]"
 	touch $@
 
 clean:

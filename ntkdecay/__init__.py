@@ -17,6 +17,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.datasets`: images and labels
 - `ntkdecay.stax`: neural-tangents' layers, as (init, apply, kernel) triples
 - `ntkdecay.symbolic`: the papers' statements, checked (needs the extra `symbolic`)
+- `ntkdecay.citation`: BibTeX of the papers behind what was used
 - `ntkdecay.report`: a figure, its numbers and its claims, saved together (needs the extra `examples`)
 
 A module is imported when it is first used.
@@ -24,6 +25,8 @@ A module is imported when it is first used.
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from ntkdecay._citation import citation
 
 if TYPE_CHECKING:
     from ntkdecay import (
@@ -43,7 +46,11 @@ if TYPE_CHECKING:
     )
     from ntkdecay._neural_tangents import stax
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "__version__",
+    "citation",
     "datasets",
     "deep_linear",
     "homogeneity",

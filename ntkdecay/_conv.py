@@ -7,10 +7,14 @@ loops, where all training is: there the gradient of a small residual network tak
 the same sums as products of patches and kernels.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from ntkdecay._extras import extra
+
+with extra("examples"):
+    import flax.linen as nn
 
 
 class Conv(nn.Module):

@@ -82,7 +82,16 @@ def _import() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations that the import meets in JAX
         with _lent_names():
-            module: Any = importlib.import_module("neural_tangents")
+            try:
+                module: Any = importlib.import_module("neural_tangents")
+            except ModuleNotFoundError as error:
+                if error.name != "neural_tangents":
+                    raise
+                raise ModuleNotFoundError(
+                    "This part of ntkdecay needs neural-tangents, without the TensorFlow that it asks for: "
+                    "pip install --no-deps neural-tangents==0.6.5",
+                    name=error.name,
+                ) from None
     ours = getattr(module, "experimental", None)
     if ours is not None and ours.__spec__ is None:
         del module.experimental  # so that importing it asks for the real one, and for TensorFlow

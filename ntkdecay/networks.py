@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ntkdecay._conv import Conv
+from ntkdecay._extras import extra
+
+with extra("examples"):
+    import flax.linen as nn
 
 
 class Network(NamedTuple):

@@ -25,6 +25,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from ntkdecay._extras import extra
+
 Preset = Literal["quick", "paper"]
 
 
@@ -63,7 +65,8 @@ def cli(main: Callable[[_Options], Any], quick: _Options, paper: _Options) -> No
 
     On a CPU each core becomes a device of JAX's, so that a grid's members train side by side.
     """
-    import tyro
+    with extra("examples"):
+        import tyro
 
     presets = {"quick": quick, "paper": dataclasses.replace(paper, preset="paper")}
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -158,7 +161,8 @@ class Report:
 
 def colors(count: int) -> np.ndarray:
     """As many colours, from dark to light, (count, 4)."""
-    import matplotlib.pyplot as plt
+    with extra("examples"):
+        import matplotlib.pyplot as plt
 
     return plt.get_cmap("viridis")(np.linspace(0, 0.85, count))
 

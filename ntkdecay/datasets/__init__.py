@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._extras import extra
 from ntkdecay.datasets._augment import mixup, random_crop, random_flip
 from ntkdecay.datasets._download import SOURCES, fetched
 from ntkdecay.datasets._files import CIFAR, Dataset, cifar_dataset, idx_dataset
@@ -119,7 +120,8 @@ def upsampled(
 
 
 def _digits() -> Dataset:
-    from sklearn.datasets import load_digits
+    with extra("examples"):
+        from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))

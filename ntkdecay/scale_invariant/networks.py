@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,7 +20,11 @@ from jax.typing import ArrayLike
 
 from ntkdecay._checks import check_positive
 from ntkdecay._conv import Conv
+from ntkdecay._extras import extra
 from ntkdecay.networks import Network
+
+with extra("examples"):
+    import flax.linen as nn
 
 Norm = Literal["batch", "layer", "group", "instance"]
 

@@ -6,7 +6,10 @@ simulation, and each comes with mutants that must be refuted: see `symbolic.regi
 
 import importlib
 
-from ntkdecay.symbolic.registry import PAPERS, STATEMENTS, Statement, Verdict, statement
+from ntkdecay._extras import extra
+
+with extra("symbolic"):
+    from ntkdecay.symbolic.registry import PAPERS, STATEMENTS, Statement, Verdict, statement
 
 __all__ = ["PAPERS", "STATEMENTS", "Statement", "Verdict", "statement"]
 
