@@ -1,16 +1,19 @@
 """Run the scripts behind the figures, and write figures/README.md: the gallery with every verdict.
 
-python examples/reproduce.py [NAME …] [--theory] [--preset quick|paper] [--resume]
+python examples/reproduce.py [NAME …] [--theory] [--preset quick|desk|paper] [--resume]
 A NAME is a script, as l2/fig5. Without one, all of them run; each in a process of its own.
 """
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
+
+from ntkdecay.report import PRESETS, VERDICTS, Claim, tally
 
 EXAMPLES = Path(__file__).parent
 THEORY = (  # theory beside a measurement
@@ -31,41 +34,112 @@ def scripts() -> dict[str, Path]:
     }
 
 
-def done(folder: Path, name: str, preset: str) -> bool:
-    """Whether this script has already made its figures, whatever their names, with this preset."""
-    made = (json.loads(path.read_text()) for path in (folder / name).parent.glob("*.json"))
+def offers(script: Path, preset: str) -> bool:
+    """Whether a script has this preset: quick and paper always, desk where it hands one to `report.cli`."""
+    if preset != "desk":
+        return True
+    calls = (node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Call))
     return any(
-        content["preset"] == preset
-        and f"examples/{name}.py" in content["provenance"]["command"].split()
-        for content in made
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr == "cli"
+        and any(keyword.arg == preset for keyword in call.keywords)
+        for call in calls
     )
 
 
+def made(folder: Path, figure: Path) -> dict[str, dict]:
+    """What there is of a figure, by preset; `figure` is its JSON's place in `folder`."""
+    places = [figure, *(figure.parent / preset / figure.name for preset in PRESETS)]
+    contents = [json.loads((folder / p).read_text()) for p in places if (folder / p).exists()]
+    return {content["preset"]: content for content in reversed(contents)}
+
+
+def done(folder: Path, name: str, preset: str) -> bool:
+    """Whether this script has already made its figures, whatever their names, with this preset."""
+    paper = (folder / name).parent
+    contents = (
+        json.loads(path.read_text())
+        for path in (*paper.glob("*.json"), *paper.glob(f"{preset}/*.json"))
+    )
+    return any(
+        content["preset"] == preset
+        and f"examples/{name}.py" in content["provenance"]["command"].split()
+        for content in contents
+    )
+
+
+def claims_of(content: dict) -> list[Claim]:
+    return [Claim(**claim) for claim in content["claims"]]
+
+
 def gallery(folder: Path) -> str:
-    """Every figure in `folder` with its picture and its claims."""
-    lines = ["# Figures", "", "Made by `python examples/reproduce.py`; each links its numbers.", ""]
-    for path in sorted(folder.glob("*/*.json")):
-        content = json.loads(path.read_text())
-        held = sum(claim["holds"] for claim in content["claims"])
-        provenance = content["provenance"]
-        name = path.relative_to(folder).with_suffix("")
-        lines += [
-            f"## {name}: {held} of {len(content['claims'])} claims hold",
-            "",
-            f"![{name}]({name}.png)",
-            "",
-            f"Preset {content['preset']}, {provenance['data']}; {provenance['device']}, {provenance['dtype']}, "
-            f"{provenance['seconds']:.0f} s, commit {provenance['commit']}. [Numbers]({name}.json)",
-            "",
-            "| claim | expected | measured | holds |",
-            "| --- | --- | --- | --- |",
-        ]
-        for claim in content["claims"]:
-            verdict = "yes" if claim["holds"] else "**no**"
-            row = (claim["claim"], claim["expected"], claim["measured"], verdict)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-        lines.append("")
+    """Every figure in `folder` at its best preset, with its picture and its claims."""
+    figures = sorted(path.relative_to(folder) for path in folder.glob("*/*.json"))
+    found = [(figure, made(folder, figure)) for figure in figures]
+    best = [presets[max(presets, key=PRESETS.index)] for _, presets in found]
+    every = [claim for content in best for claim in claims_of(content)]
+    lines = [
+        "# Figures",
+        "",
+        "Made by `python examples/reproduce.py`; each links its numbers.",
+        "",
+        f"In all, {tally(every)}.",
+        "",
+    ]
+    for (figure, presets), content in zip(found, best, strict=True):
+        lines += section(figure.with_suffix("").as_posix(), content)
+        for preset, smaller in presets.items():
+            if smaller is not content:
+                lines += collapsed(figure, preset, smaller)
     return "\n".join(lines)
+
+
+def section(name: str, content: dict) -> list[str]:
+    """A figure's heading, picture, origin and claims."""
+    provenance, claims = content["provenance"], claims_of(content)
+    return [
+        f"## {name}, preset {content['preset']}: {tally(claims)}",
+        "",
+        f"![{name}]({name}.png)",
+        "",
+        f"Preset {content['preset']}, {provenance['data']}; {provenance['device']}, {provenance['dtype']}, "
+        f"{provenance['seconds']:.0f} s, commit {provenance['commit']}. [Numbers]({name}.json)",
+        "",
+        "| claim | expected | measured | holds |",
+        "| --- | --- | --- | --- |",
+        *map(row, claims),
+        "",
+    ]
+
+
+def row(claim: Claim) -> str:
+    """A claim as a line of the table."""
+    verdict = {True: "yes", False: "**no**", None: VERDICTS[None]}[claim.holds]
+    if claim.revised:
+        verdict += f" (criterion revised: {claim.revised})"
+    cells = (
+        ("ntkdecay asks: " if claim.ours else "") + claim.claim,
+        claim.expected,
+        claim.measured,
+        verdict,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def collapsed(figure: Path, preset: str, content: dict) -> list[str]:
+    """What a smaller preset found, in one line that opens."""
+    claims = claims_of(content)
+    place = (figure.parent / preset / figure.stem).as_posix()
+    return [
+        f"<details><summary>Preset {preset}: {tally(claims)}</summary>",
+        "",
+        *(f"- {VERDICTS[claim.holds]}: {claim.claim} ({claim.measured})" for claim in claims),
+        "",
+        f"[Picture]({place}.png), [numbers]({place}.json)",
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def main() -> int:
@@ -75,7 +149,7 @@ def main() -> int:
     known = scripts()
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
     parser.add_argument("--theory", action="store_true", help=f"only {', '.join(THEORY)}")
-    parser.add_argument("--preset", choices=("quick", "paper"), default="quick")
+    parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument(
         "--resume", action="store_true", help="leave out what this preset has already made"
     )
@@ -85,6 +159,10 @@ def main() -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"there is no script {', '.join(unknown)}; there are {', '.join(known)}")
+    without = [name for name in names if not offers(known[name], options.preset)]
+    if without:
+        print(f"left out, without a preset {options.preset}: {', '.join(without)}")
+    names = [name for name in names if name not in without]
     failed = []
     with tqdm(names, unit="figure") as bar:
         for name in bar:

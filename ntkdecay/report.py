@@ -27,7 +27,9 @@ import numpy as np
 
 from ntkdecay._extras import extra
 
-Preset = Literal["quick", "paper"]
+Preset = Literal["quick", "desk", "paper"]
+PRESETS: tuple[Preset, ...] = ("quick", "desk", "paper")
+"""From the smallest to the largest: the gallery shows the last that there is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Options:
     """What every figure script can be told."""
 
     preset: Preset = "quick"
-    """quick: minutes on two cores; paper: the paper's own sizes, for an accelerator."""
+    """quick: minutes on two cores; desk: real images, hours on two cores; paper: the paper's own sizes, for an accelerator."""
     out: Path = Path("figures")
     """Folder for the picture and its JSON."""
     data_dir: Path | None = None
@@ -48,35 +50,81 @@ PLACES = ("out", "data_dir", "store")
 """Options that say where things are: they change no number, and stay out of the provenance."""
 
 
+VERDICTS = {True: "holds", False: "FAILS", None: "not decidable"}
+
+
 class Claim(NamedTuple):
-    """One statement of a paper: what it expects, what was measured, whether it holds."""
+    """One statement: what it expects, what was measured, whether it holds."""
 
     claim: str
     expected: str
     measured: str
-    holds: bool
+    holds: bool | None
+    """None: this run cannot decide it."""
+    ours: bool = False
+    """A hypothesis of this project's own, not of the paper."""
+    revised: str = ""
+    """Why the criterion was changed after a look at the numbers."""
+
+    def plain(self) -> dict[str, Any]:
+        """As the JSON has it, without what is not said."""
+        default = self._field_defaults
+        return {
+            name: value
+            for name, value in self._asdict().items()
+            if name not in default or value != default[name]
+        }
+
+
+def tally(claims: list[Claim]) -> str:
+    """How many hold, of those that can be decided: the paper's, then the project's own."""
+    parts = []
+    for whose, ours in (("the paper's", False), ("ntkdecay's own", True)):
+        verdicts = [claim.holds for claim in claims if claim.ours == ours]
+        decided = [holds for holds in verdicts if holds is not None]
+        if verdicts:
+            open_ones = len(verdicts) - len(decided)
+            parts.append(
+                f"{sum(decided)} of {len(decided)} of {whose} claims hold"
+                + (f", {open_ones} not decidable" if open_ones else "")
+            )
+    return "; ".join(parts) or "no claims"
 
 
 _Options = TypeVar("_Options", bound=Options)
 
 
-def cli(main: Callable[[_Options], Any], quick: _Options, paper: _Options) -> None:
+def cli(
+    main: Callable[[_Options], Any],
+    quick: _Options,
+    paper: _Options,
+    *,
+    desk: _Options | None = None,
+) -> None:
     """Run `main` with the options of the command line; ``--preset`` chooses their defaults.
 
-    On a CPU each core becomes a device of JAX's, so that a grid's members train side by side.
+    A script without `desk` has no such preset. On a CPU each core becomes a device of JAX's, so that a grid's members train side by side.
     """
     with extra("examples"):
         import tyro
 
-    presets = {"quick": quick, "paper": dataclasses.replace(paper, preset="paper")}
+    given = {"quick": quick, "desk": desk, "paper": paper}
+    presets = {
+        name: dataclasses.replace(options, preset=name)
+        for name, options in given.items()
+        if options is not None
+    }
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=presets, default="quick")
     preset = first.parse_known_args()[0].preset
     options = tyro.cli(type(quick), default=presets[preset], description=main.__doc__)
     _use_all_cores()
+    commit = source()
+    if commit.endswith(DIRTY):
+        print(f"warning: the code is not committed; the figure will say {commit}", file=sys.stderr)
     try:
         main(options)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error
 
 
@@ -106,23 +154,40 @@ class Report:
         self.dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")  # pyright: ignore
         self.claims: list[Claim] = []
         self.numbers: dict[str, Any] = {}
+        self._source = source()  # as it is now: it may be edited while the figure is made
         self._started = time.perf_counter()
 
-    def claim(self, claim: str, *, expected: str, measured: str, holds: bool | np.bool_) -> None:
-        """Record a claim with its verdict."""
-        self.claims.append(Claim(claim, expected, measured, bool(holds)))
+    def claim(
+        self,
+        claim: str,
+        *,
+        expected: str,
+        measured: str,
+        holds: bool | np.bool_ | None,
+        ours: bool = False,
+        revised: str = "",
+    ) -> None:
+        """Record a claim with its verdict; `holds` is None where this run cannot decide it.
+
+        `ours` marks what this project asks beside the paper's claims; `revised` says why a criterion was changed
+        after a look at the numbers.
+        """
+        verdict = None if holds is None else bool(holds)
+        self.claims.append(Claim(claim, expected, measured, verdict, ours, revised))
 
     def save(self, figure: Any) -> Path:
-        """Write the picture (a matplotlib figure) and the JSON; print the claims. Returns the JSON's path."""
-        folder = self.options.out / self.paper
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.figure}.json"
+        """Write the picture (a matplotlib figure) and the JSON; print the claims. Returns the JSON's path.
+
+        ``<paper>/<figure>`` is the largest preset that there is; smaller ones are kept in ``<paper>/<preset>/``.
+        """
+        path = self._place()
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
         content = {
             "figure": self.figure,
             "paper": self.paper,
             "preset": self.options.preset,
-            "claims": [claim._asdict() for claim in self.claims],
+            "claims": [claim.plain() for claim in self.claims],
             "numbers": _plain(self.numbers),
             "provenance": self.provenance(),
         }
@@ -130,6 +195,23 @@ class Report:
         print(self.table())
         print(f"{path.with_suffix('.png')} and {path.name} written")
         return path
+
+    def _place(self) -> Path:
+        """Where this preset's JSON goes; what a smaller preset left in the first place is moved aside."""
+        best = self.options.out / self.paper / f"{self.figure}.json"
+        if not best.exists():
+            return best
+        there = json.loads(best.read_text())["preset"]
+        mine, theirs = PRESETS.index(self.options.preset), PRESETS.index(there)
+        if mine < theirs:
+            return best.parent / self.options.preset / best.name
+        if mine > theirs:
+            aside = best.parent / there
+            aside.mkdir(exist_ok=True)
+            for path in (best.with_suffix(".png"), best):
+                if path.exists():
+                    path.replace(aside / path.name)
+        return best
 
     def provenance(self) -> dict[str, Any]:
         """Command, commit, versions, device, dtype, seconds and data of this run."""
@@ -141,7 +223,7 @@ class Report:
                 for name, value in _plain(dataclasses.asdict(self.options)).items()
                 if name not in PLACES
             },
-            "commit": _commit(),
+            "commit": self._source,
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in names},
             "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
@@ -152,10 +234,13 @@ class Report:
 
     def table(self) -> str:
         """The claims as text: verdict, claim, expectation and measurement."""
-        lines = [f"{self.paper}/{self.figure}"]
+        lines = [f"{self.paper}/{self.figure}: {tally(self.claims)}"]
         for claim in self.claims:
-            lines.append(f"  {'holds' if claim.holds else 'FAILS'}  {claim.claim}")
+            asks = "ntkdecay asks: " if claim.ours else ""
+            lines.append(f"  {VERDICTS[claim.holds]}  {asks}{claim.claim}")
             lines.append(f"         expected {claim.expected}; measured {claim.measured}")
+            if claim.revised:
+                lines.append(f"         criterion revised: {claim.revised}")
         return "\n".join(lines)
 
 
@@ -168,31 +253,44 @@ def colors(count: int) -> np.ndarray:
 
 
 def _command() -> list[str]:
-    """The command line without its places, its script relative to the source tree."""
-    script, tree = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent.parent
-    name = script.relative_to(tree) if script.is_relative_to(tree) else script.name
+    """The command line without its places, its script as the source tree names it."""
+    script = Path(sys.argv[0]).resolve()
+    name = script.name
+    if (
+        "examples" in script.parts
+    ):  # from wherever the examples lie, beside an installed package too
+        last = len(script.parts) - 1 - script.parts[::-1].index("examples")
+        name = str(Path(*script.parts[last:]))
     places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for place in PLACES:
         places.add_argument(f"--{place.replace('_', '-')}")
-    return [str(name), *places.parse_known_args(sys.argv[1:])[1]]
+    return [name, *places.parse_known_args(sys.argv[1:])[1]]
 
 
-def _commit() -> str:
-    """The commit of the source tree that this package was imported from, marked when modified."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+DIRTY = "-dirty"
+
+
+def source() -> str:
+    """The commit of the code that runs, ``-dirty`` where package or examples differ from it.
+
+    Of an installed copy: the commit that its installer wrote down, else its release.
+    """
     try:
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        _git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # not a clone around an installed copy
+        changed = _git("status", "--porcelain", "--", ":(top)ntkdecay", ":(top)examples")
+        return _git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
+        installed = importlib.metadata.distribution("ntkdecay")
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    commit = origin.get("vcs_info", {}).get("commit_id", "")
+    return commit[:12] or f"release {installed.version}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _plain(value: Any) -> Any:

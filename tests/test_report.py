@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,16 +52,141 @@ def test_paper_sizes_are_those_of_the_preset_and_an_error_is_one_line(monkeypatc
         report.cli(main, Options(), Options(width=1000))
 
 
-def test_a_script_is_done_when_any_figure_says_it_made_it(tmp_path):
+def reproduce():
     path = Path(__file__).parent.parent / "examples" / "reproduce.py"
     spec = importlib.util.spec_from_file_location("reproduce", path)
     assert spec and spec.loader
-    reproduce = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reproduce)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(folder: Path, preset: report.Preset, **claim) -> Path:
+    out = report.Report("l2", "fig", Options(preset=preset, out=folder), data=f"{preset} data")
+    claim = {"expected": "1", "measured": "2", "holds": True} | claim
+    out.claim(f"of {preset}", **claim)
+    return out.save(plt.figure())
+
+
+def presets_at(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): json.loads(path.read_text())["preset"]
+        for path in folder.rglob("*.json")
+        if path.with_suffix(".png").exists()
+    }
+
+
+@pytest.mark.parametrize("order", [("quick", "desk", "paper"), ("paper", "quick", "desk")])
+def test_the_largest_preset_stands_in_front_whatever_the_order(tmp_path, order):
+    for preset in (*order, "quick"):
+        save(tmp_path, preset)
+    expected = {"l2/fig.json": "paper", "l2/desk/fig.json": "desk", "l2/quick/fig.json": "quick"}
+    assert presets_at(tmp_path) == expected
+    text = reproduce().gallery(tmp_path)
+    assert text.count("\n## ") == 1 and "## l2/fig, preset paper: 1 of 1" in text
+    for preset in ("quick", "desk"):
+        assert f"<summary>Preset {preset}: 1 of 1" in text and f"(l2/{preset}/fig.png)" in text
+
+
+def test_a_claim_can_be_undecided_our_own_or_revised(tmp_path, capsys):
+    out = report.Report("l2", "fig", Options(out=tmp_path))
+    verdicts = {"a": True, "b": False, "c": None}
+    for name, holds in verdicts.items():
+        out.claim(name, expected="1", measured="2", holds=holds)
+    out.claim("d", expected="1", measured="2", holds=True, ours=True, revised="a plateau")
+    claims = json.loads(out.save(plt.figure()).read_text())["claims"]
+    assert [claim["holds"] for claim in claims] == [True, False, None, True]
+    assert claims[2].keys() == {"claim", "expected", "measured", "holds"}
+    assert claims[3]["ours"] is True and claims[3]["revised"] == "a plateau"
+    counted = (
+        "1 of 2 of the paper's claims hold, 1 not decidable; 1 of 1 of ntkdecay's own claims hold"
+    )
+    text = reproduce().gallery(tmp_path)
+    assert f"preset quick: {counted}" in text and f"In all, {counted}." in text
+    assert "| c | 1 | 2 | not decidable |" in text
+    assert "| ntkdecay asks: d | 1 | 2 | yes (criterion revised: a plateau) |" in text
+    printed = capsys.readouterr().out
+    assert counted in printed and "not decidable  c" in printed and "FAILS  b" in printed
+
+
+def test_a_desk_preset_is_offered_by_the_scripts_that_have_one(monkeypatch, tmp_path, capsys):
+    def main(options: Options) -> None:
+        """A figure."""
+        raise ValueError(f"width is {options.width} at {options.preset}")
+
+    monkeypatch.setattr("sys.argv", ["fig.py", "--preset", "desk"])
+    with pytest.raises(SystemExit, match=r"^fig\.py: width is 50 at desk$"):
+        report.cli(main, Options(), Options(width=1000), desk=Options(width=50))
+    with pytest.raises(SystemExit):
+        report.cli(main, Options(), Options(width=1000))
+    assert "invalid choice: 'desk'" in capsys.readouterr().err
+    offers = reproduce().offers
+    with_desk, without = tmp_path / "a.py", tmp_path / "b.py"
+    with_desk.write_text("report.cli(main, Options(), PAPER, desk=DESK)")
+    without.write_text("report.cli(main, Options(), PAPER)  # desk=DESK")
+    assert offers(with_desk, "desk") and not offers(without, "desk")
+    assert offers(without, "quick") and offers(without, "paper")
+
+
+def repository(folder: Path) -> Path:
+    """A clone with a package, an example and a figure, all committed; returns the package's file."""
+    for place in ("ntkdecay/report.py", "examples/l2/fig.py", "figures/README.md"):
+        (folder / place).parent.mkdir(parents=True)
+        (folder / place).write_text("")
+    for arguments in (
+        ("init", "-q"),
+        ("add", "."),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "c"),
+    ):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+    return folder / "ntkdecay" / "report.py"
+
+
+def test_only_changed_code_makes_a_figure_dirty_and_the_script_says_so_first(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(report, "__file__", str(repository(tmp_path)))
+    monkeypatch.setattr("sys.argv", ["fig.py"])
+    clean = report.source()
+    assert len(clean) == 12
+    (tmp_path / "figures" / "README.md").write_text("made anew")
+    assert report.source() == clean
+    seen = []
+
+    def main(options: Options) -> None:
+        """A figure."""
+        seen.append(capsys.readouterr().err)
+
+    report.cli(main, Options(), Options())
+    (tmp_path / "examples" / "l2" / "new.py").write_text("")
+    assert report.source() == f"{clean}-dirty"
+    report.cli(main, Options(), Options())
+    assert seen[0] == "" and seen[1].startswith("warning: the code is not committed")
+
+
+def test_an_installed_copy_names_its_release_or_commit_and_keeps_the_scripts_folder(
+    monkeypatch, tmp_path
+):
+    repository(tmp_path)
+    copy = tmp_path / "site-packages" / "ntkdecay" / "report.py"  # inside a clone of something else
+    copy.parent.mkdir(parents=True)
+    copy.write_text("")
+    monkeypatch.setattr(report, "__file__", str(copy))
+    installed = SimpleNamespace(version="1.2", read_text=lambda name: None)
+    monkeypatch.setattr(report.importlib.metadata, "distribution", lambda name: installed)
+    assert report.source() == "release 1.2"
+    origin = json.dumps({"url": "u", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}})
+    installed.read_text = lambda name: origin
+    assert report.source() == "0123456789ab"
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "examples/l2/fig.py"), "--width", "5"])
+    assert report._command() == ["examples/l2/fig.py", "--width", "5"]
+
+
+def test_a_script_is_done_when_any_figure_says_it_made_it(tmp_path):
     command = "python examples/l2/fig2_10.py --preset quick"
     content = {"preset": "quick", "provenance": {"command": command}}
     (tmp_path / "l2").mkdir()
     (tmp_path / "l2" / "fig10.json").write_text(json.dumps(content))
-    assert reproduce.done(tmp_path, "l2/fig2_10", "quick")
-    assert not reproduce.done(tmp_path, "l2/fig2_10", "paper")
-    assert not reproduce.done(tmp_path, "l2/fig2", "quick")
+    assert reproduce().done(tmp_path, "l2/fig2_10", "quick")
+    assert not reproduce().done(tmp_path, "l2/fig2_10", "paper")
+    assert not reproduce().done(tmp_path, "l2/fig2", "quick")
