@@ -24,23 +24,30 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images; labels are +1 for even digits and −1 for odd ones."""
-    samples: int = 200
+    samples: int = 64
     """Training samples."""
-    widths: tuple[int, ...] = (512, 2048)
+    widths: tuple[int, ...] = (1024, 8192)
     """Widths of the trained networks, ascending."""
     kernel_width: int = 5000
     """Width of the other network, whose kernel makes the prediction."""
-    l2: float = 0.002
+    l2: float = 0.01
     """λ."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.1
     """η; time is step × η."""
-    final_time: float = 500.0
+    final_time: float = 150.0
     """When training stops."""
     seed: int = 0
     """Seed of the initializations."""
 
 
-PAPER = Options(data="mnist", widths=(10_000, 100_000), final_time=2000.0)
+PAPER = Options(
+    data="mnist",
+    samples=200,
+    widths=(10_000, 100_000),
+    l2=0.002,
+    learning_rate=0.01,
+    final_time=2000.0,
+)
 
 
 def network(width: int):
