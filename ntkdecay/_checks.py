@@ -302,7 +302,8 @@ class choice(Rule):
 
     def __call__(self, name: str, value: Any) -> None:
         hashable = value is None or isinstance(value, (str, int, float))
-        if not hashable or value not in self.options:
+        same = (value == o and isinstance(value, bool) == isinstance(o, bool) for o in self.options)
+        if not hashable or not any(same):  # False is no 0
             raise ValueError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
 
 

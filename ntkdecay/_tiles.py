@@ -3,7 +3,6 @@
 A kernel here is an array, or a pytree of arrays of one shape (one for each layer, say).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -137,27 +136,17 @@ def _write(result: Any, block: Any, row: int, column: int, diagonal: bool) -> No
             target[...] = part[: target.shape[0], : target.shape[1]]
 
 
-def tile_within(
-    kernel: Callable[[Any, Any, Any], Any], params: Any, x1: Any, x2: Any, max_bytes: int
-) -> int:
-    """The largest tile found for which the compiled kernel(params, a, b) takes at most `max_bytes`."""
-
-    @functools.cache
-    def needed(tile: int) -> int:
-        a, b = (jax.ShapeDtypeStruct((tile, *x.shape[1:]), x.dtype) for x in (x1, x2))
-        shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-        stats: Any = jax.jit(kernel).lower(shapes, a, b).compile().memory_analysis()
-        return stats.temp_size_in_bytes + stats.output_size_in_bytes
-
-    tile = max(len(x1), len(x2))
-    while needed(tile) > max_bytes:
+def tile_within(needed: Callable[[int], int], largest: int, max_bytes: int) -> int:
+    """The largest tile found that takes at most `max_bytes`; needed(tile): the bytes of a block."""
+    tile = largest
+    while (bytes_ := needed(tile)) > max_bytes:
         if tile == 1:
             raise ValueError(
-                f"max_bytes is {max_bytes}, but the kernel of a single pair of samples takes "
-                f"{needed(1)} bytes."
+                f"`max_bytes` is {max_bytes}, but the kernel of a single pair of samples takes "
+                f"{bytes_} bytes."
             )
         # memory grows between linearly and quadratically with the tile
-        tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / needed(tile)) ** 0.7)))
+        tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / bytes_) ** 0.7)))
     return tile
 
 

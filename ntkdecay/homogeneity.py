@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+
+from ntkdecay._checks import array, checked, function, number, optional, sequence, tree
+from ntkdecay._program import Program, read
 
 ApplyFn = Callable[[Any, Any], Array]
 
@@ -25,6 +29,12 @@ class Degree(NamedTuple):
     residual: float
 
 
+@checked(
+    apply_fn=function("of params and x"),
+    params=tree(),
+    x=array(),
+    tolerance=optional(number(low=0)),
+)
 def degree(
     apply_fn: ApplyFn, params: Any, x: ArrayLike, *, tolerance: float | None = None
 ) -> Degree:
@@ -50,20 +60,22 @@ def degree(
     Raises:
         ValueError: if the network is not homogeneous, or zero or not finite at x.
     """
-    f, euler = (side.ravel() for side in _euler(apply_fn, params, x))
-    f_norm = jnp.linalg.norm(f)
-    if not (jnp.isfinite(f_norm) and f_norm > 0):
+    with jax.numpy_rank_promotion("allow"):  # stax adds biases so
+        program = read(apply_fn, params, x)
+    f, euler = (np.asarray(side).ravel() for side in _euler(program, params, x))
+    f_norm = np.linalg.norm(f)
+    if not (np.isfinite(f_norm) and f_norm > 0):
         raise ValueError(
-            f"apply_fn's output has norm {float(f_norm)} at x, where its degree cannot be seen: "
+            f"`apply_fn`'s output has norm {float(f_norm)} at x, where its degree cannot be seen: "
             "take other inputs or parameters."
         )
-    k = jnp.vdot(f / f_norm, euler / f_norm)
-    residual = jnp.linalg.norm(euler - k * f) / f_norm
+    k = np.vdot(f / f_norm, euler / f_norm)
+    residual = np.linalg.norm(euler - k * f) / f_norm
     if tolerance is None:
         tolerance = float(jnp.finfo(f.dtype).eps) ** 0.5
     if not residual <= tolerance:
         raise ValueError(
-            "apply_fn is not homogeneous in its parameters: Euler's identity with the best degree, "
+            "`apply_fn` is not homogeneous in its parameters: Euler's identity with the best degree, "
             f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
             f"{tolerance:.1e}; the usual causes are biases, the epsilon of batch or layer "
             "normalization, and smooth activations such as tanh or gelu."
@@ -71,6 +83,13 @@ def degree(
     return Degree(float(k), float(residual))
 
 
+@checked(
+    apply_fn=function("of params and x"),
+    params=tree(),
+    x=array(),
+    degree=number(),
+    directions=sequence(tree(), empty=True),
+)
 def lemma_1(
     apply_fn: ApplyFn, params: Any, x: ArrayLike, degree: float, directions: Sequence[Any] = ()
 ) -> tuple[Array, Array]:
@@ -101,12 +120,11 @@ def _along(f: Callable[[Any], Array], direction: Any) -> Callable[[Any], Array]:
     return lambda params: jax.jvp(f, (params,), (direction,))[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _euler(apply_fn: ApplyFn, params: Any, x: Array) -> tuple[Array, Array]:
+@jax.jit
+def _euler(f: Program, params: Any, x: Array) -> tuple[Array, Array]:
     """f and Σ θ ∂f, with no θ zero."""
     params = _without_zeros(params)
-    with jax.numpy_rank_promotion("allow"):  # stax adds biases so
-        return jax.jvp(lambda p: apply_fn(p, x), (params,), (params,))
+    return jax.jvp(lambda p: f(p, x), (params,), (params,))
 
 
 def _without_zeros(params: Any) -> Any:

@@ -123,3 +123,14 @@ def test_smooth_activations_are_refused():
 def test_an_output_without_a_degree_is_refused(value):
     with pytest.raises(ValueError, match="where its degree cannot be seen"):
         degree(lambda w, x: value * (x @ w), np.ones((72, 2)), FLAT)
+
+
+POWER = 2
+
+
+def test_the_degree_is_that_of_what_the_network_computes_now():
+    global POWER
+    f = lambda w, x: (x @ w) ** POWER  # noqa: E731
+    for POWER in (2, 3):
+        measured = degree(f, np.random.default_rng(1).normal(size=(72, 2)), FLAT)
+        np.testing.assert_allclose(measured.degree, POWER, atol=1e-13)

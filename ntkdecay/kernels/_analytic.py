@@ -9,10 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, choice, function, integer, optional
 from ntkdecay._tiles import by_tiles
-from ntkdecay.kernels._checks import check_dtypes, check_tile, exact
+from ntkdecay.kernels._checks import check_dtypes, exact
 
 
+@checked(
+    kernel_fn=function("of x1, x2 and get"),
+    x1=array(),
+    x2=optional(array()),
+    get=choice("ntk", "nngp"),
+    tile=optional(integer(low=1)),
+)
 def analytic_kernel(
     kernel_fn: Callable,
     x1: ArrayLike,
@@ -44,10 +52,12 @@ def analytic_kernel(
         ValueError: if JAX would round the inputs, or the network's output is not (n, O).
     """
     check_dtypes((), x1=x1, x2=x2)
-    if get not in ("ntk", "nngp"):
-        raise ValueError(f'get is {get!r}; allowed are "ntk" and "nngp".')
-    check_tile(tile)
     x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(
+            f"`x2` has samples of shape {x2.shape[1:]}, `x1` of shape {x1.shape[1:]}: both go "
+            "through one network."
+        )
     return _analytic_kernel(x1, x2, kernel_fn, get, tile)
 
 

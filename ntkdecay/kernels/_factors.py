@@ -20,7 +20,7 @@ from jax import Array, lax
 from jax.interpreters import ad
 
 from ntkdecay._neural_tangents import structured_derivatives
-from ntkdecay.kernels._checks import ApplyFn
+from ntkdecay._program import Program
 
 Method = Literal["structured", "jacobian"]
 
@@ -42,7 +42,7 @@ class Leaf(NamedTuple):
 
 def factors(
     method: Method,
-    apply_fn: ApplyFn,
+    network: Program,
     params: Any,
     x: Array,
     apart: bool,
@@ -52,6 +52,7 @@ def factors(
     """The factors of each leaf of params. Compiled, what `contract` leaves aside costs nothing.
 
     Args:
+        network: of one sample if `apart`, else of all of x.
         apart: an output depends on its own sample alone.
         seed: a cotangent of one sample's output (of all the outputs if not apart). f is replaced
             by its product with it, of shape (1,) for each sample, and all factors are structured.
@@ -59,9 +60,9 @@ def factors(
 
     def leaves(x: Array) -> list[Leaf]:
         def f(params: Any) -> Array:
-            return apply_fn(params, x[None])[0] if apart else apply_fn(params, x)
+            return network(params, x[None])[0] if apart else network(params, x)
 
-        out = jax.eval_shape(f, params)
+        out = network.out.update(shape=network.out.shape[1:]) if apart else network.out
         if seed is None:
             seeds = jnp.eye(out.size, dtype=out.dtype).reshape(out.size, *out.shape)
         else:

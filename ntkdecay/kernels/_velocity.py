@@ -9,11 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, choice, function, integer, number, optional, tree
+from ntkdecay._program import read
 from ntkdecay._tiles import by_tiles
 from ntkdecay.homogeneity import degree as measured_degree
-from ntkdecay.kernels._checks import ApplyFn, canonical_axes, check_network, check_tile, exact
+from ntkdecay.kernels._apart import check_apart
+from ntkdecay.kernels._checks import ApplyFn, canonical_axes, check_network, exact, name_of
 from ntkdecay.kernels._choice import method_for
-from ntkdecay.kernels._empirical import ntk_of
+from ntkdecay.kernels._empirical import AXES, ntk_of
 from ntkdecay.kernels._factors import transposition
 
 
@@ -25,6 +28,17 @@ class Velocity(NamedTuple):
     t: Array
 
 
+@checked(
+    apply_fn=function("of params and x"),
+    params=tree(),
+    x=array(),
+    loss=function("of f(x)"),
+    l2=number(low=0),
+    degree=optional(number(low=0)),
+    trace_axes=AXES,
+    vmap_axes=choice(0, None),
+    tile=optional(integer(low=1)),
+)
 def velocity(
     apply_fn: ApplyFn,
     params: Any,
@@ -62,33 +76,41 @@ def velocity(
     Raises:
         TypeError, ValueError: as `empirical_ntk`, and if the network is not homogeneous.
     """
-    out, (batch,) = check_network(apply_fn, params, x=x)
-    check_tile(tile)
-    trace = canonical_axes(trace_axes, out.ndim, "trace_axes")
     apart = vmap_axes == 0
+    f, _, out, (batch,) = check_network(apply_fn, params, apart, x=x)
+    trace = canonical_axes(trace_axes, out.ndim, "trace_axes")
     if tile is not None and not (apart and 0 not in trace):
-        raise ValueError(f"tile={tile} needs vmap_axes=0 and axis 0 outside trace_axes.")
+        raise ValueError(f"`tile`={tile} needs vmap_axes=0 and axis 0 outside trace_axes.")
+    if apart:
+        check_apart(apply_fn, f, params, batch)
+    loss_ = read(loss, out)
+    if loss_.out.shape != ():
+        raise ValueError(
+            f"`loss` gives an array of shape {loss_.out.shape} for f(x); it must give one number."
+        )
     if degree is None:
         degree = measured_degree(apply_fn, params, batch).degree
-    method = method_for(apply_fn, params, batch, apart)
-    return _velocity(apply_fn, method, apart, trace, loss, tile, params, batch, l2, degree)
+    method = method_for(name_of(apply_fn), f, params, batch, apart)
+    return _velocity(method, apart, trace, tile, f, loss_, params, batch, l2, degree)
 
 
-@partial(jax.jit, static_argnums=range(6))
-def _velocity(apply_fn, method, apart, trace, loss, tile, params, x, l2, degree) -> Velocity:
+@partial(jax.jit, static_argnums=range(4))
+def _velocity(method, apart, trace, tile, f, loss, params, x, l2, degree) -> Velocity:
+    def outputs(p: Any) -> Array:
+        return jax.vmap(lambda x: f(p, x[None])[0])(x) if apart else f(p, x)
+
     with exact():
-        gradient = jax.grad(lambda p: loss(apply_fn(p, x)))(params)
+        gradient = jax.grad(lambda p: loss(outputs(p)))(params)
     descent = jax.tree.map(jnp.negative, gradient)
 
     def theta_and_t(a: Array, b: Array | None) -> tuple[Array, Array]:
         def theta(left: Any) -> Array:
-            return ntk_of(
-                apply_fn, method, apart, trace, (), False, left, a, params, a if b is None else b
-            )
+            other = a if b is None else b
+            return ntk_of(method, apart, trace, (), False, (f, f), left, a, params, other)
 
         return jax.jvp(theta, (params,), (descent,))
 
-    axes = transposition(jax.eval_shape(apply_fn, params, x).ndim, trace, ())
+    axes = transposition(len(f.out.shape), trace, ())
     with exact():
         theta, t = by_tiles(theta_and_t, axes, x, x, tile)
     decay = -2 * (degree - 1) * l2 * (theta + theta.transpose(axes)) / 2

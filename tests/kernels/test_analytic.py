@@ -39,17 +39,17 @@ def test_analytic_kernel_is_the_arc_cosine_formula(get, tile):
 def test_rounding_to_32_bits_is_refused():
     with (
         jax.enable_x64(False),
-        pytest.raises(ValueError, match="x1 is float64, which JAX would silently round"),
+        pytest.raises(ValueError, match="`x1` is float64, which JAX would silently round"),
     ):
         analytic_kernel(KERNEL, X1)
 
 
 def test_what_the_analytic_kernel_refuses():
-    with pytest.raises(ValueError, match="get is 'cov'; allowed"):
+    with pytest.raises(ValueError, match="`get` is 'cov'; it must be"):
         analytic_kernel(KERNEL, X1, get="cov")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="x1 holds int64"):
+    with pytest.raises(TypeError, match="`x1` holds int64"):
         analytic_kernel(KERNEL, np.ones((3, 5), int))
-    with pytest.raises(TypeError, match="x2 is float32 but x1 is float64"):
+    with pytest.raises(TypeError, match="`x2` is float32 but `x1` is float64"):
         analytic_kernel(KERNEL, X1, X2.astype(np.float32))
     _, _, spatial = stax.serial(stax.Conv(4, (2,)), stax.Relu())
     with pytest.raises(ValueError, match="end the network with Flatten"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from explicit import explicit_layers, explicit_ntk
+from test_compile_once import compilations
 
 from ntkdecay import stax
 from ntkdecay.kernels import empirical_ntk, ntk_vector_product
@@ -147,11 +148,12 @@ def test_a_network_that_the_rules_cannot_read_has_the_jacobian_and_says_so_once(
 
 
 def test_a_network_is_tried_under_jit_too():
-    f = jax.jit(lambda w: empirical_ntk(lambda w, x: two_uses(w, x), w, X1, trace_axes=()))
+    twice = lambda w, x: 2 * two_uses(w, x)  # noqa: E731
+    f = jax.jit(lambda w: empirical_ntk(twice, w, X1, trace_axes=()))
     w = normal(8, 2, 2, 2)
     with pytest.warns(UserWarning, match="from the Jacobian"):
         k = f(w)
-    np.testing.assert_allclose(k, explicit_ntk(two_uses, w, X1, X1), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(k, explicit_ntk(twice, w, X1, X1), rtol=1e-12, atol=1e-13)
 
 
 def test_a_zero_layer_does_not_hide_what_is_below_it():
@@ -161,13 +163,14 @@ def test_a_zero_layer_does_not_hide_what_is_below_it():
         empirical_ntk(f, params, X1)
 
 
-def test_a_network_that_depends_on_traced_values_has_the_jacobian():
+def test_a_network_that_depends_on_traced_values():
     def kernel(scale):
         return empirical_ntk(lambda p, x: scale * plain(p, x), PLAIN, X1, tile=3)
 
-    with pytest.warns(UserWarning, match="depends on traced values"):
-        k = jax.jit(kernel)(2.0)
-    np.testing.assert_allclose(k, 4 * empirical_ntk(plain, PLAIN, X1), rtol=1e-12)
+    expected = 4 * empirical_ntk(plain, PLAIN, X1)
+    np.testing.assert_allclose(jax.jit(kernel)(2.0), expected, rtol=1e-12)
+    with pytest.warns(UserWarning, match="depends on traced values"):  # an integer: of what range?
+        np.testing.assert_allclose(jax.jit(kernel)(2), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("tile", [None, 3])
@@ -177,7 +180,7 @@ def test_ntk_vector_product(tile):
     product = ntk_vector_product(plain, PLAIN, X1, X2, tile=tile)
     expected = np.einsum("aboq,bq->ao", kernel, v)
     np.testing.assert_allclose(jax.jit(product)(v), expected, rtol=1e-12)
-    with pytest.raises(ValueError, match=r"v has shape \(7, 3\); it must .* \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"`v` has shape \(7, 3\); it must .* \(4, 3\)"):
         product(np.zeros((7, 3)))
 
 
@@ -213,6 +216,72 @@ def batch_normalized(params, x):
     return jnp.tanh(h) @ params["out"]
 
 
+MEETINGS = {
+    "rolled by five": lambda x: jnp.roll(x, 5, 0),
+    "rolled by six": lambda x: jnp.roll(x, 6, 0),
+    "rolled by two": lambda x: jnp.roll(x, 2, 0),
+    "the third one": lambda x: jnp.broadcast_to(x[2:3], x.shape),
+    "the last but one": lambda x: x[-2:-1] + jnp.zeros_like(x),
+    "how many": lambda x: x * (2 if len(x) > 6 else 1),
+    "how many, captured": lambda x: x * np.ones(5)[None] * np.array([1.0, 2.0])[int(len(x) > 7)],
+    "neighbours": lambda x: jnp.cumsum(x, 0),
+    "pairs": lambda x: x.reshape(-1, 2, 5)[:, ::-1].reshape(-1, 5) if len(x) % 2 == 0 else x,
+    "in order": lambda x: jnp.sort(x, 0),
+    "above the mean": lambda x: x * (x > jax.lax.stop_gradient(x.mean(0, keepdims=True))),
+}
+
+
+@pytest.mark.parametrize("name", MEETINGS)
+def test_samples_that_meet_are_noticed_however_they_do(name):
+    meet = MEETINGS[name]
+    x = np.concatenate([X1, X2, X1 + 0.5])  # 18 samples
+    f = lambda p, x: plain(p, meet(x))  # noqa: E731
+    with pytest.raises(
+        ValueError, match=r"`apply_fn`'s output for a sample .*: pass vmap_axes=None"
+    ):
+        empirical_ntk(f, PLAIN, x)
+    with pytest.raises(
+        ValueError, match=r"`apply_fn`'s output for a sample .*: pass vmap_axes=None"
+    ):
+        ntk_vector_product(f, PLAIN, x, tile=3)
+    k = empirical_ntk(f, PLAIN, x, vmap_axes=None)
+    expected = np.einsum("aboo->ab", explicit_ntk(f, PLAIN, x, x)) / 3
+    np.testing.assert_allclose(k, expected, rtol=1e-10, atol=1e-12)
+
+
+SCALE = 1.0
+
+
+def test_what_a_network_computes_now_is_what_counts():
+    """Neither JAX's memory of a function object nor a captured array makes the kernel an old one."""
+    global SCALE
+    captured = np.ones(3)
+    f = lambda p, x: SCALE * plain(p, x) * captured[None]  # noqa: E731
+    expected = empirical_ntk(f, PLAIN, X1)
+    for SCALE in (3.0, -2.0):
+        np.testing.assert_allclose(empirical_ntk(f, PLAIN, X1), SCALE**2 * expected, rtol=1e-12)
+    captured *= 5.0
+    np.testing.assert_allclose(empirical_ntk(f, PLAIN, X1), 100 * expected, rtol=1e-12)
+    SCALE = 1.0
+
+
+def test_a_function_that_computes_the_same_compiles_nothing():
+    def kernels(scale, factor):
+        f = lambda p, x: jax.nn.relu(scale * plain(p, x))  # noqa: E731
+        return (
+            empirical_ntk(f, PLAIN, X1),
+            empirical_ntk(f, PLAIN, factor * X1, tile=2),
+            empirical_ntk(f, PLAIN, factor * X1, max_bytes=2000),
+            ntk_vector_product(f, PLAIN, factor * X1)(np.full((7, 3), factor)),
+        )
+
+    first = kernels(jnp.ones(()), 1.0)
+    with compilations() as compiled:
+        second = kernels(2 * jnp.ones(()), 2.0)
+    assert len(compiled) <= 1, compiled  # 2 * jnp.ones
+    np.testing.assert_allclose(second[0], 4 * first[0], rtol=1e-12)
+
+
 def test_samples_that_meet_are_noticed():
     with pytest.raises(ValueError, match="batch statistics: pass vmap_axes=None"):
         empirical_ntk(batch_normalized, PLAIN, X1)
@@ -224,22 +293,24 @@ def test_samples_that_meet_are_noticed():
 @pytest.mark.parametrize(
     ("error", "match", "change"),
     [
-        (TypeError, "x1 is float32 but params is float64", {"x1": X1.astype(np.float32)}),
-        (TypeError, "x2 is float32 but params is float64", {"x2": X2.astype(np.float32)}),
-        (TypeError, "x1 holds int64; .* floating", {"x1": np.ones((7, 5), int)}),
-        (TypeError, "params holds float; .* arrays", {"params": {**PLAIN, "scale": 1.0}}),
+        (TypeError, "`x1` is float32 but `params` is float64", {"x1": X1.astype(np.float32)}),
+        (TypeError, "`x2` is float32 but `params` is float64", {"x2": X2.astype(np.float32)}),
+        (TypeError, "`x1` holds int64; .* floating", {"x1": np.ones((7, 5), int)}),
+        (TypeError, "`params` holds float; .* arrays", {"params": {**PLAIN, "scale": 1.0}}),
         (TypeError, "gives float32 for float64 inputs", {"apply_fn": lambda p, x: x.astype("f4")}),
         (ValueError, r"one array whose axis 0", {"apply_fn": lambda p, x: plain(p, x).sum()}),
         (ValueError, r"one array whose axis 0", {"apply_fn": lambda p, x: (x, x)}),
-        (ValueError, r"trace_axes=\(2,\) does not fit .* 2 axes", {"trace_axes": 2}),
-        (ValueError, r"diagonal_axes=\(-3,\) does not fit", {"diagonal_axes": (-3,)}),
-        (ValueError, "x1 has 7 and x2 has 4", {"x2": X2, "diagonal_axes": 0}),
-        (ValueError, "x1 has 7 and x2 has 4", {"x2": X2, "trace_axes": (0, 1)}),
-        (ValueError, "tile is 0; allowed", {"tile": 0}),
-        (ValueError, "tile needs vmap_axes=0", {"tile": 2, "vmap_axes": None}),
-        (ValueError, "max_bytes needs vmap_axes=0", {"max_bytes": 9**9, "vmap_axes": None}),
-        (ValueError, "max_bytes is 10, but .* single pair .* takes", {"max_bytes": 10}),
-        (ValueError, "vmap_axes is 1; allowed", {"vmap_axes": 1}),
+        (ValueError, r"`trace_axes`=\(2,\) does not fit .* 2 axes", {"trace_axes": 2}),
+        (ValueError, r"`diagonal_axes`=\(-3,\) does not fit", {"diagonal_axes": (-3,)}),
+        (ValueError, "`x1` has 7 and `x2` has 4", {"x2": X2, "diagonal_axes": 0}),
+        (ValueError, "`x1` has 7 and `x2` has 4", {"x2": X2, "trace_axes": (0, 1)}),
+        (ValueError, "`tile` is 0; it must be", {"tile": 0}),
+        (ValueError, "`tile` needs vmap_axes=0", {"tile": 2, "vmap_axes": None}),
+        (ValueError, "`max_bytes` needs vmap_axes=0", {"max_bytes": 9**9, "vmap_axes": None}),
+        (ValueError, "`max_bytes` is 10, but .* single pair .* takes", {"max_bytes": 10}),
+        (ValueError, "`vmap_axes` is 1; it must be", {"vmap_axes": 1}),
+        (ValueError, "`vmap_axes` is False; it must be", {"vmap_axes": False}),
+        (ValueError, r"`trace_axes`=\(1, -1\) names an axis twice", {"trace_axes": (1, -1)}),
     ],
 )
 def test_what_is_refused(error, match, change):
@@ -249,8 +320,8 @@ def test_what_is_refused(error, match, change):
 
 def test_rounding_to_32_bits_is_refused():
     with jax.enable_x64(False):
-        with pytest.raises(ValueError, match="params is float64, which JAX would silently round"):
+        with pytest.raises(ValueError, match="`params` is float64, which JAX would silently round"):
             empirical_ntk(plain, jax.tree.map(np.asarray, PLAIN), X1)
         params = jax.tree.map(lambda p: p.astype(jnp.float32), PLAIN)
-        with pytest.raises(TypeError, match="x1 is float64 but params is float32"):
+        with pytest.raises(TypeError, match="`x1` is float64 but `params` is float32"):
             empirical_ntk(plain, params, X1)

@@ -85,8 +85,16 @@ def test_under_jit_and_vmap():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="not homogeneous"):
         velocity(lambda p, x: jnp.tanh(network(p, x)), draw(2), X, loss, 0.1)
-    with pytest.raises(ValueError, match="tile=2 needs vmap_axes=0"):
+    with pytest.raises(ValueError, match="`tile`=2 needs vmap_axes=0"):
         velocity(network, draw(2), X, loss, 0.1, tile=2, vmap_axes=None)
+
+
+@pytest.mark.parametrize("name", ["l2", "degree"])
+def test_a_negative_or_complex_number_is_refused(name):
+    for bad in (-0.1, 1j):
+        arguments = {"l2": 0.1, "degree": 2.0} | {name: bad}
+        with pytest.raises((ValueError, TypeError), match=f"`{name}` is .*; it must be"):
+            velocity(network, draw(2), X, loss, **arguments)
 
 
 def test_explicit_is_the_same_kernel():
