@@ -214,7 +214,7 @@ def test_bad_cifar10_files_are_refused_with_their_path(cifar10):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no data set 'svhn'; there are 'digits', 'mnist'"):
+    with pytest.raises(ValueError, match="`name` is 'svhn'; it must be one of 'digits', 'mnist'"):
         datasets.load("svhn")  # pyright: ignore
 
 
@@ -243,19 +243,98 @@ def test_mnist_is_fetched_once_checked_and_whole_or_not_at_all(server, tmp_path,
     np.testing.assert_array_equal(datasets.load("mnist").y_test, np.arange(3))
 
 
-def test_cifar10_is_fetched_as_an_archive(server, cifar10, tmp_path, monkeypatch):
+@pytest.fixture
+def archive(server, cifar10, monkeypatch):
+    """CIFAR-10's archive, served; a function that makes it anew."""
     served, address = server
-    archive = served / "cifar-10-binary.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(cifar10, cifar10.name)
-        tar.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"), io.BytesIO())
-    sums = {archive.name: hashlib.md5(archive.read_bytes()).hexdigest()}
-    serve_from(monkeypatch, address, files=sums)
+
+    def make(files=BATCHES):
+        archive = served / "cifar-10-binary.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for file in files:
+                tar.add(cifar10 / file, f"{cifar10.name}/{file}")
+            tar.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"), io.BytesIO())
+        sums = {archive.name: hashlib.md5(archive.read_bytes()).hexdigest()}
+        serve_from(monkeypatch, address, files=sums)
+
+    make()
+    return make
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "ntkdecay"
+
+
+@pytest.mark.usefixtures("archive")
+def test_cifar10_is_fetched_as_an_archive(cifar10, cache):
     np.testing.assert_array_equal(
         datasets.load("cifar10").x_train, datasets.load("cifar10", cifar10).x_train
     )
-    cached = tmp_path / "cache" / "ntkdecay" / "cifar-10-batches-bin"
-    assert sorted(path.name for path in cached.iterdir()) == BATCHES
+    assert {path.name for path in (cache / cifar10.name).iterdir()} == {*BATCHES, "md5sums"}
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit flipped", "lost"])
+@pytest.mark.usefixtures("archive")
+def test_a_damaged_cache_is_fetched_again(damage, cifar10, cache):
+    whole = datasets.load("cifar10")
+    path = cache / cifar10.name / BATCHES[2]
+    content = path.read_bytes()
+    if damage == "lost":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(content[:-5])
+    else:
+        path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    with pytest.warns(UserWarning, match=f"{BATCHES[2]}.* It is fetched again"):
+        again = datasets.load("cifar10")
+    np.testing.assert_array_equal(again.x_train, whole.x_train)
+    assert [path.name for path in cache.iterdir()] == [cifar10.name]
+    datasets.load("cifar10")  # without a word
+
+
+def test_a_damaged_cache_that_cannot_be_fetched_again_is_to_be_deleted(
+    archive, cifar10, cache, monkeypatch
+):
+    datasets.load("cifar10")
+    path = cache / cifar10.name / BATCHES[2]
+    path.write_bytes(b"other")
+    serve_from(monkeypatch, "http://127.0.0.1:9/")
+    with (
+        pytest.warns(UserWarning, match="fetched again"),
+        pytest.raises(FileNotFoundError, match=f"delete {re.escape(str(path.parent))}"),
+    ):
+        datasets.load("cifar10")
+    assert path.read_bytes() == b"other"
+
+
+def test_an_archive_without_a_file_is_no_bare_key_error(archive, cache):
+    archive(BATCHES[:-1])
+    with pytest.raises(ValueError, match=r"not the archive .*test_batch.bin"):
+        datasets.load("cifar10")
+    assert not list(cache.iterdir())
+
+
+def test_what_a_killed_process_left_is_cleared_away(archive, cifar10, cache):
+    left = cache / "fetching-killed" / cifar10.name
+    left.mkdir(parents=True)
+    (left / BATCHES[0]).write_bytes(b"half")
+    datasets.load("cifar10")
+    assert [path.name for path in cache.iterdir()] == [cifar10.name]
+
+
+def test_a_download_has_a_limit(archive, cache, monkeypatch):
+    monkeypatch.setattr(_download, "_LARGEST", 1 << 12)
+    with pytest.raises(FileNotFoundError, match="it is more than 0 MiB"):
+        datasets.load("cifar10")
+    assert not list(cache.iterdir())
+
+
+def test_labels_that_are_no_class_are_refused():
+    np.testing.assert_array_equal(datasets.one_hot([2, 0], 3), np.eye(3)[[2, 0]])
+    for labels, classes in [([-1], 3), ([3], 3), ([1.0], 3), ([True, 2.5], 3)]:
+        with pytest.raises((ValueError, TypeError), match="`labels`"):
+            datasets.one_hot(labels, classes)
 
 
 def test_upsampled_images_repeat_or_interpolate_pixels():
@@ -318,13 +397,13 @@ def test_augmentation_keeps_dtypes_and_refuses_what_it_cannot_read():
         assert jax.eval_shape(change, key, x).dtype == x.dtype
     mixed, labels = jax.eval_shape(datasets.mixup, key, x, jnp.eye(2, dtype=jnp.float32), 1.0)
     assert mixed.dtype == x.dtype and labels.dtype == jnp.float32
-    with pytest.raises(ValueError, match=r"\(2, 3, 3\); they must be \(n, height, width"):
+    with pytest.raises(ValueError, match=r"`images` has shape \(2, 3, 3\); it must be .* 4 axes"):
         datasets.random_flip(key, x[..., 0])
-    with pytest.raises(ValueError, match="padding is -1"):
+    with pytest.raises(ValueError, match="`padding` is -1"):
         datasets.random_crop(key, x, -1)
     with pytest.raises(ValueError, match="one_hot"):
         datasets.mixup(key, x, jnp.arange(2), 1.0)
-    with pytest.raises(TypeError, match="images are of dtype uint8"):
+    with pytest.raises(TypeError, match="`images` is of dtype uint8"):
         datasets.mixup(key, x.astype(jnp.uint8), jnp.eye(2), 1.0)
-    with pytest.raises(ValueError, match="alpha is 0"):
+    with pytest.raises(ValueError, match="`alpha` is 0"):
         datasets.mixup(key, x, jnp.eye(2), 0.0)

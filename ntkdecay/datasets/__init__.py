@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._extras import extra
+from ntkdecay._checks import array, checked, choice, instance, integer, optional, path
 from ntkdecay.datasets._augment import mixup, random_crop, random_flip
 from ntkdecay.datasets._download import SOURCES, fetched
 from ntkdecay.datasets._files import CIFAR, Dataset, cifar_dataset, idx_dataset
@@ -35,6 +36,7 @@ __all__ = [
 Name = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
 
 
+@checked(name=choice(*get_args(Name)), data_dir=optional(path()))
 def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
     """A data set by its name.
 
@@ -53,21 +55,27 @@ def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
         ValueError: if `name` is unknown or a file is not what its format says.
         FileNotFoundError: if a file is not there, and could not be fetched.
     """
-    if name not in get_args(Name):
-        raise ValueError(
-            f"There is no data set {name!r}; there are {', '.join(map(repr, get_args(Name)))}."
-        )
     if name == "digits":
         return _digits()
-    folder = _folder(name, data_dir)
-    return cifar_dataset(folder, CIFAR[name]) if name in CIFAR else idx_dataset(folder)
+
+    def read(folder: Path) -> Dataset:
+        return cifar_dataset(folder, CIFAR[name]) if name in CIFAR else idx_dataset(folder)
+
+    given = data_dir or os.environ.get("NTKDECAY_DATA")
+    return read(_folder(name, given)) if given else fetched(name, read)
 
 
+@checked(name=choice(*get_args(Name)))
 def classes(name: Name) -> int:
     """How many classes a data set has."""
     return CIFAR[name].classes if name in CIFAR else 10
 
 
+@checked(
+    data=instance(Dataset, "a datasets.Dataset"),
+    samples=integer(low=1),
+    test_samples=integer(low=1),
+)
 def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
     """The first images, of mean 0 and variance 1 over all training pixels, in float32.
 
@@ -84,8 +92,8 @@ def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
     y_test = np.concatenate([data.y_test, data.y_train[samples:]])[:test_samples]
     if len(data.x_train) < samples or len(x_test) < test_samples:
         raise ValueError(
-            f"There are {len(data.x_train)} + {len(data.x_test)} images, fewer than the {samples} + {test_samples} "
-            "asked for."
+            f"`data` has {len(data.x_train)} + {len(data.x_test)} images, fewer than the {samples} + {test_samples} "
+            "asked for by `samples` and `test_samples`."
         )
     mean, deviation = data.x_train.mean(), data.x_train.std()
     x, x_test = (
@@ -95,16 +103,28 @@ def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
     return Dataset(x, data.y_train[:samples], x_test, y_test)
 
 
-def one_hot(labels: np.ndarray, classes: int = 10) -> np.ndarray:
-    """1 at the label's place, else 0: (n, classes), float32."""
-    return np.eye(classes, dtype=np.float32)[labels]
+@checked(labels=array(low=0, integers=True, empty=True, ndim=1), classes=integer(low=1))
+def one_hot(labels: ArrayLike, classes: int = 10) -> np.ndarray:
+    """1 at the label's place, else 0: (n, classes), float32.
+
+    Raises:
+        ValueError: if a label is not one of 0, …, classes − 1.
+    """
+    labels = np.asarray(labels)
+    if labels.size and labels.max() >= classes:
+        raise ValueError(
+            f"`labels` has {labels.max()}, but of {classes} `classes` the last is {classes - 1}."
+        )
+    return np.eye(classes, dtype=np.float32)[labels.astype(int)]
 
 
-def parity(labels: np.ndarray) -> np.ndarray:
+@checked(labels=array(integers=True, empty=True, ndim=1))
+def parity(labels: ArrayLike) -> np.ndarray:
     """+1 for even digits, −1 for odd ones, of shape (n, 1)."""
-    return np.where(labels % 2 == 0, 1.0, -1.0)[:, None]
+    return np.where(np.asarray(labels) % 2 == 0, 1.0, -1.0)[:, None]
 
 
+@checked(images=array(ndim=4), size=integer(low=1), method=choice("nearest", "linear"))
 def upsampled(
     images: ArrayLike, size: int, method: Literal["nearest", "linear"] = "nearest"
 ) -> Array:
@@ -129,10 +149,7 @@ def _digits() -> Dataset:
     return Dataset(x[:1500], y[:1500], x[1500:], y[1500:])
 
 
-def _folder(name: str, data_dir: str | os.PathLike | None) -> Path:
-    given = data_dir or os.environ.get("NTKDECAY_DATA")
-    if not given:
-        return fetched(name)
+def _folder(name: str, given: str | os.PathLike) -> Path:
     folder = Path(given) / SOURCES[name].folder
     if folder.is_dir():
         return folder

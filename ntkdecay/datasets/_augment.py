@@ -8,12 +8,15 @@ function takes its own key, and may be compiled and vmapped.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, integer, number, prng_key
 
+IMAGES = array(ndim=4)
+
+
+@checked(key=prng_key(), images=IMAGES)
 def random_flip(key: Array, images: ArrayLike) -> Array:
     """Each image, or with probability 1/2 its mirror image, left and right exchanged.
 
@@ -21,11 +24,12 @@ def random_flip(key: Array, images: ArrayLike) -> Array:
         key: of the randomness.
         images: (n, height, width, channels).
     """
-    images = _images(images)
+    images = jnp.asarray(images)
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
+@checked(key=prng_key(), images=IMAGES, padding=integer(low=0))
 def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
     """Of each image with a border of zeros around it, a window of the image's own size.
 
@@ -36,9 +40,7 @@ def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
         images: (n, height, width, channels).
         padding: the border's width in pixels.
     """
-    images = _images(images)
-    if padding < 0:
-        raise ValueError(f"padding is {padding}; allowed are 0, 1, 2, …")
+    images = jnp.asarray(images)
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
 
@@ -48,6 +50,7 @@ def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
     return jax.vmap(window)(jnp.pad(images, sides), corners)
 
 
+@checked(key=prng_key(), images=IMAGES, labels=array(), alpha=number(above=0))
 def mixup(
     key: Array, images: ArrayLike, labels: ArrayLike, alpha: ArrayLike
 ) -> tuple[Array, Array]:
@@ -66,16 +69,14 @@ def mixup(
     Returns:
         Images and labels, of the shapes and dtypes that came.
     """
-    images, labels = _images(images), jnp.asarray(labels)
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images are of dtype {images.dtype}; mixing needs floating ones.")
+        raise TypeError(f"`images` is of dtype {images.dtype}; mixing needs a floating one.")
     if labels.shape[:-1] != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.floating):
         raise ValueError(
-            f"labels are of shape {labels.shape} and dtype {labels.dtype}, not floating and "
+            f"`labels` is of shape {labels.shape} and dtype {labels.dtype}, not floating and "
             f"({len(images)}, classes); turn integer labels into them by jax.nn.one_hot."
         )
-    if not isinstance(alpha, Tracer) and not np.all(np.asarray(alpha) > 0):
-        raise ValueError(f"alpha is {alpha}; allowed are numbers > 0.")
     of_proportion, of_order = jax.random.split(key)
     proportion = jax.random.beta(of_proportion, alpha, alpha, (len(images),))
     order = jax.random.permutation(of_order, len(images))
@@ -85,12 +86,3 @@ def mixup(
         return p * a + (1 - p) * a[order]
 
     return mixed(images), mixed(labels)
-
-
-def _images(images: ArrayLike) -> Array:
-    images = jnp.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(
-            f"images are of shape {images.shape}; they must be (n, height, width, channels)."
-        )
-    return images

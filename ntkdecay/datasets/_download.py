@@ -1,18 +1,31 @@
 """The standard files, fetched once into a cache and checked by the sums that their authors publish."""
 
+import contextlib
 import hashlib
 import http.client
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Iterable
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from ntkdecay.datasets._files import CIFAR
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+T = TypeVar("T")
+_FETCHING, _SUMS = "fetching-", "md5sums"
+_LARGEST = 256 << 20  # bytes of a file; CIFAR's archives have 170 million
 
 
 class Source(NamedTuple):
@@ -63,35 +76,88 @@ SOURCES = {
 }
 
 
-def fetched(name: str) -> Path:
-    """The data set's folder in the cache, fetched when it is not there; it appears there whole or not at all.
+def fetched(name: str, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the data set's folder in the cache, which appears there whole or not at all.
+
+    It is fetched when it is not there, and again, once, when it is damaged.
 
     Raises:
         FileNotFoundError: if no mirror gave the right file; says what to do without a network.
     """
-    source = SOURCES[name]
-    folder = _cache() / source.folder
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as temporary:
-        new = Path(temporary) / source.folder
-        new.mkdir()
-        for file, md5 in source.files.items():
-            failures = _failures(source.mirrors, new / file, md5)
-            if failures is not None:
-                raise FileNotFoundError(
-                    f"{name} is not in {folder} and could not be fetched ({'; '.join(failures)}): "
-                    "give the folder of its files as `data_dir` (--data-dir), or set NTKDECAY_DATA to it."
-                )
-            if file.endswith(".tar.gz"):
-                _unpack(new / file, CIFAR[name].train + CIFAR[name].test)
+    folder = _cache() / SOURCES[name].folder
+    if not folder.is_dir():
+        _fetch_to(folder, name)
+        return read(folder)
+    try:
+        _check_sums(folder)
+        return read(folder)
+    except (ValueError, OSError) as damage:
+        warnings.warn(f"{damage} It is fetched again.", stacklevel=4)
         try:
+            _fetch_to(folder, name, damaged=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"The cache is damaged ({damage}); delete {folder}. {error}"
+            ) from None
+        return read(folder)
+
+
+def _fetch_to(folder: Path, name: str, damaged: bool = False) -> None:
+    source = SOURCES[name]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder.parent):
+        if folder.is_dir() and not damaged:  # another process was first
+            return
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_FETCHING) as temporary:
+            new = Path(temporary) / source.folder
+            new.mkdir()
+            for file, md5 in source.files.items():
+                failures = _failures(source.mirrors, new / file, md5)
+                if failures is not None:
+                    raise FileNotFoundError(
+                        f"{name} could not be fetched to {folder} ({'; '.join(failures)}): give the "
+                        "folder of its files as `data_dir` (--data-dir), or set NTKDECAY_DATA to it."
+                    )
+                if file.endswith(".tar.gz"):
+                    _unpack(new / file, CIFAR[name].train + CIFAR[name].test)
+            sums = "".join(f"{_md5(path)}  {path.name}\n" for path in sorted(new.iterdir()))
+            (new / _SUMS).write_text(sums)
+            if damaged:
+                folder.rename(Path(temporary) / "damaged")
             new.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # or else another process was first
-                raise
-    return folder
+
+
+@contextlib.contextmanager
+def _alone_in(cache: Path) -> Iterator[None]:
+    """One process at a time fetches, and clears away what killed ones left behind."""
+    handle = os.open(cache, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for left in cache.glob(f"{_FETCHING}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_sums(folder: Path) -> None:
+    """As the files were when they were fetched."""
+    if not (folder / _SUMS).is_file():  # a folder from elsewhere
+        return
+    for line in (folder / _SUMS).read_text().splitlines():
+        md5, _, file = line.partition("  ")
+        if _md5(folder / file) != md5:
+            raise ValueError(f"{folder / file} has changed since it was fetched.")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _new_md5).hexdigest()
+
+
+def _new_md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)
 
 
 def _cache() -> Path:
@@ -115,7 +181,7 @@ def _failures(mirrors: tuple[str, ...], path: Path, md5: str) -> list[str] | Non
 
 def _fetch(url: str, path: Path) -> str:
     """Write what `url` holds to the path; its md5 sum."""
-    digest = hashlib.md5(usedforsecurity=False)
+    digest, size = _new_md5(), 0
     with (
         urllib.request.urlopen(url, timeout=30) as response,
         path.open("wb") as file,
@@ -126,15 +192,23 @@ def _fetch(url: str, path: Path) -> str:
         while part := response.read(1 << 16):
             file.write(part)
             digest.update(part)
+            size += len(part)
+            if size > _LARGEST:
+                raise OSError(f"it is more than {_LARGEST >> 20} MiB, and no file of this data set")
             bar.update(len(part))
     return digest.hexdigest()
 
 
 def _unpack(archive: Path, files: Iterable[str]) -> None:
     """Put the archive's files, of the folder named like its own, in its place."""
-    with tarfile.open(archive) as tar:
-        for file in files:
-            member = tar.getmember(f"{archive.parent.name}/{file}")
-            member.name = file
-            tar.extract(member, archive.parent, filter="data")
+    try:
+        with tarfile.open(archive) as tar:
+            for file in files:
+                member = tar.getmember(f"{archive.parent.name}/{file}")
+                member.name = file
+                tar.extract(member, archive.parent, filter="data")
+    except (KeyError, tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{archive.name} is not the archive that was asked for ({str(error).strip(chr(34))})."
+        ) from None
     archive.unlink()
