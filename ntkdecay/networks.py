@@ -19,6 +19,19 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import (
+    Rule,
+    array,
+    checked,
+    choice,
+    flag,
+    integer,
+    number,
+    prng_key,
+    sequence,
+    shown,
+    tree,
+)
 from ntkdecay._conv import Conv
 from ntkdecay._extras import extra
 
@@ -43,6 +56,15 @@ class Network(NamedTuple):
     apply: Callable[[Any, ArrayLike], Array]
 
 
+SIZE = integer(low=1)
+
+
+@checked(
+    widths=sequence(SIZE, empty=True),
+    outputs=SIZE,
+    parameterization=choice("standard", "ntk"),
+    bias=flag(),
+)
 def fully_connected(
     widths: Sequence[int] = (2048, 2048, 2048),
     outputs: int = 10,
@@ -72,13 +94,19 @@ def fully_connected(
         ValueError: if a width is not positive or the parameterization unknown; from `init` if
             `b_std` is given without biases.
     """
-    if parameterization not in ("standard", "ntk"):
-        raise ValueError(f'parameterization is {parameterization!r}, not "standard" or "ntk".')
-    _check_positive(outputs=outputs, **{f"widths[{i}]": width for i, width in enumerate(widths)})
     fields = ((*widths, outputs), bias)
     return _network(_FullyConnected, fields, math.sqrt(2), parameterization == "ntk")
 
 
+@checked(
+    outputs=SIZE,
+    batch_norm=flag(),
+    filters=SIZE,
+    dense=SIZE,
+    pool=SIZE,
+    bias=flag(),
+    epsilon=number(low=0),
+)
 def cnn(
     outputs: int = 10,
     *,
@@ -113,11 +141,11 @@ def cnn(
     Raises:
         ValueError: if a size is not positive; from `init` and `apply` if images are too small.
     """
-    _check_positive(outputs=outputs, filters=filters, dense=dense, pool=pool)
     fields = (outputs, batch_norm, filters, dense, pool, bias, epsilon)
     return _network(_CNN, fields, math.sqrt(2))
 
 
+@checked(depth=SIZE, width=SIZE, outputs=SIZE, epsilon=number(low=0))
 def wide_resnet(
     depth: int = 28, width: int = 10, outputs: int = 10, *, epsilon: float = 1e-5
 ) -> Network:
@@ -138,9 +166,20 @@ def wide_resnet(
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
-        raise ValueError(f"depth is {depth}; allowed are 6 n + 4: 10, 16, 22, 28, …")
-    _check_positive(width=width, outputs=outputs)
+        raise ValueError(f"`depth` is {depth}; allowed are 6 n + 4: 10, 16, 22, 28, …")
     return _network(_WideResNet, (blocks, width, outputs, epsilon), 1.0)
+
+
+class _HasShape(Rule):
+    """Of x `init` uses the shape alone: it may be a `jax.ShapeDtypeStruct`, and hold what it will."""
+
+    refuses = frozenset({"text", "none", "mapping", "object"})
+
+    def __call__(self, name: str, value: Any) -> None:
+        if not hasattr(value, "shape") or 0 in value.shape or not value.shape:
+            raise TypeError(
+                f"`{name}` is {shown(value)}; it must be a batch, or its jax.ShapeDtypeStruct."
+            )
 
 
 @functools.cache
@@ -150,6 +189,7 @@ def _network(
     """A flax module with LeCun's initialization, or with the NTK parameterization."""
     module = layers(*fields)
 
+    @checked(key=prng_key(), x=_HasShape(), w_std=array(low=0), b_std=array(low=0))
     def init(key: Array, x: Any, w_std: ArrayLike = default_w_std, b_std: ArrayLike = 0.0) -> Any:
         empty = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(x.shape, float))["params"]
         leaves, treedef = jax.tree.flatten_with_path(empty)
@@ -157,6 +197,7 @@ def _network(
         _check_deviations(w_std, b_std, "bias" in dict(layout))
         return treedef.unflatten(_drawn(key, w_std, b_std, layout, ntk))
 
+    @checked(params=tree(nan=True), x=array(nan=True, inf=True))
     def apply(params: Any, x: ArrayLike) -> Array:
         if ntk:
             params = jax.tree.map_with_path(
@@ -218,7 +259,7 @@ class _CNN(nn.Module):
         smallest = 2 * self.pool + 3
         if x.ndim != 4 or min(x.shape[1:3]) < smallest:
             raise ValueError(
-                f"x is of shape {x.shape}; pooling by {self.pool} × {self.pool} needs images (n, height, "
+                f"`x` is of shape {x.shape}; pooling by {self.pool} × {self.pool} needs images (n, height, "
                 f"width, channels) of {smallest} × {smallest} or more: enlarge them by "
                 "datasets.upsampled, or make `pool` smaller."
             )
@@ -295,13 +336,7 @@ def _check_deviations(w_std: ArrayLike, b_std: ArrayLike, bias: bool) -> None:
     for name, std in (("w_std", w_std), ("b_std", b_std)):
         if jnp.ndim(std):
             raise ValueError(
-                f"{name} is of shape {jnp.shape(std)}, not one number: vmap `init` to draw a network for each."
+                f"`{name}` is of shape {jnp.shape(std)}, not one number: vmap `init` to draw a network for each."
             )
     if not bias and not isinstance(b_std, Tracer) and b_std != 0:
-        raise ValueError(f"b_std is {b_std}, but the network has no biases.")
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}; allowed are 1, 2, 3, …")
+        raise ValueError(f"`b_std` is {b_std}, but the network has no biases.")
