@@ -366,12 +366,11 @@ class mapping(Rule):
 class sequence(Rule):
     """A sequence of what another rule asks of each item."""
 
-    refuses = frozenset(
-        {"text", "none", "mapping", "object", "complex", "nan", "inf", "negative", "fraction"}
-    )
+    refuses = frozenset({"text", "none", "mapping", "object", "fraction"})
 
     def __init__(self, rule: Rule, length: int | None = None, *, empty: bool = False) -> None:
         self.rule, self.length = rule, length
+        self.refuses = self.refuses | (rule.refuses & {"complex", "nan", "inf", "negative"})
         self.least = 0 if empty else 1
         if not empty:
             self.refuses = self.refuses | {"empty"}

@@ -71,13 +71,12 @@ def degree(
         )
     k = np.vdot(f / f_norm, euler / f_norm)
     residual = np.linalg.norm(euler - k * f) / f_norm
-    if tolerance is None:
-        tolerance = float(jnp.finfo(f.dtype).eps) ** 0.5
-    if not residual <= tolerance:
+    allowed = float(jnp.finfo(f.dtype).eps) ** 0.5 if tolerance is None else float(tolerance)
+    if not residual <= allowed:
         raise ValueError(
             "`apply_fn` is not homogeneous in its parameters: Euler's identity with the best degree, "
             f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
-            f"{tolerance:.1e}; the usual causes are biases, the epsilon of batch or layer "
+            f"{allowed:.1e}; the usual causes are biases, the epsilon of batch or layer "
             "normalization, and smooth activations such as tanh or gelu."
         )
     return Degree(float(k), float(residual))

@@ -38,7 +38,8 @@ def bad_value(label: str, valid: Any) -> Any:
         if label not in ("complex", "nan", "inf", "negative"):
             return [] if label == "empty" else CONSTANTS[label]
         return jax.tree.map(lambda leaf: bad_value(label, leaf), valid)
-    numeric = isinstance(valid, (jax.Array, np.ndarray)) and valid.dtype.kind in "fiub"
+    array = isinstance(valid, (jax.Array, np.ndarray))
+    numeric = array and getattr(valid.dtype, "kind", "key") in "fiub"
     if not numeric or not valid.ndim:
         return -1 if label == "negative" and isinstance(valid, int) else CONSTANTS[label]
     if label == "complex":

@@ -230,18 +230,18 @@ def test_the_parameters_dtype_is_the_networks(network):
 
 def test_what_makes_no_network_is_refused():
     for wrong, message in [
-        (lambda: networks.wide_resnet(27), "depth is 27; allowed are 6 n"),
-        (lambda: networks.wide_resnet(4), "depth is 4"),
-        (lambda: networks.wide_resnet(width=0), "width is 0"),
-        (lambda: networks.fully_connected((3, 0)), r"widths\[1\] is 0"),
-        (lambda: networks.fully_connected(parameterization="mup"), "parameterization is 'mup'"),  # pyright: ignore
-        (lambda: networks.cnn(batch_norm=True, pool=0), "pool is 0"),
+        (lambda: networks.wide_resnet(27), "`depth` is 27; allowed are 6 n"),
+        (lambda: networks.wide_resnet(4), "`depth` is 4"),
+        (lambda: networks.wide_resnet(width=0), "`width` is 0"),
+        (lambda: networks.fully_connected((3, 0)), r"`widths\[1\]` is 0"),
+        (lambda: networks.fully_connected(parameterization="mup"), "`parameterization` is 'mup'"),  # pyright: ignore
+        (lambda: networks.cnn(batch_norm=True, pool=0), "`pool` is 0"),
         (lambda: shapes(networks.cnn(batch_norm=True), 1, 8, 8, 1), "15 × 15 or more: enlarge"),
         (lambda: shapes(CNN(batch_norm=False), 4, 81), "height, width, channels"),
-        (lambda: RESNET.init(KEY, IMAGES, jnp.ones(2)), r"w_std is of shape \(2,\).*vmap"),
+        (lambda: RESNET.init(KEY, IMAGES, jnp.ones(2)), r"`w_std` is of shape \(2,\).*vmap"),
         (
             lambda: networks.fully_connected((3,), bias=False).init(KEY, IMAGES, b_std=0.1),
-            "b_std is 0.1, but the network has no biases",
+            "`b_std` is 0.1, but the network has no biases",
         ),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import Rule, array, checked, choice, integer, optional, path, shown
 from ntkdecay._extras import extra
-from ntkdecay._checks import array, checked, choice, instance, integer, optional, path
 from ntkdecay.datasets._augment import mixup, random_crop, random_flip
 from ntkdecay.datasets._download import SOURCES, fetched
 from ntkdecay.datasets._files import CIFAR, Dataset, cifar_dataset, idx_dataset
@@ -71,8 +71,21 @@ def classes(name: Name) -> int:
     return CIFAR[name].classes if name in CIFAR else 10
 
 
+class _Data(Rule):
+    """Images and their labels."""
+
+    refuses = frozenset({"text", "none", "mapping", "object", "complex", "nan", "inf"})
+
+    def __call__(self, name: str, value: Any) -> None:
+        if not isinstance(value, Dataset):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be a datasets.Dataset.")
+        for part, given in value._asdict().items():
+            rule = array(ndim=4) if part.startswith("x") else array(ndim=1, integers=True)
+            rule(f"{name}.{part}", given)
+
+
 @checked(
-    data=instance(Dataset, "a datasets.Dataset"),
+    data=_Data(),
     samples=integer(low=1),
     test_samples=integer(low=1),
 )
@@ -96,6 +109,8 @@ def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
             "asked for by `samples` and `test_samples`."
         )
     mean, deviation = data.x_train.mean(), data.x_train.std()
+    if not deviation:
+        raise ValueError(f"`data` has training images that are all {mean}: their variance is 0.")
     x, x_test = (
         ((images - mean) / deviation).astype(np.float32)
         for images in (data.x_train[:samples], x_test)

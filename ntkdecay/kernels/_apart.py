@@ -8,6 +8,7 @@ are, or takes the third one, all n are tried.
 """
 
 import math
+import weakref
 from typing import Any
 
 import jax
@@ -32,8 +33,8 @@ def check_apart(apply_fn: ApplyFn, single: Program, params: Any, x: Array) -> No
         ValueError: if they do.
     """
     n = len(x)
-    key = (single.text, _identity(apply_fn), n)
-    if n == 1 or key in _known:
+    seen, key = _seen(apply_fn), (single.text, n)
+    if n == 1 or key in seen:
         return
     tried = _few(apply_fn, params, x)
     with jax.ensure_compile_time_eval(), exact():
@@ -42,27 +43,27 @@ def check_apart(apply_fn: ApplyFn, single: Program, params: Any, x: Array) -> No
         if known is None:
             return
         (whole, single), (params, x) = known
-        difference, size = map(float, _meeting(whole, single, params, x))
+        meeting: Any = _meeting(whole, single, params, x)
+        difference, size = map(float, meeting)
     close = float(jnp.finfo(single.out.dtype).eps) ** 0.5 * size
     if math.isfinite(size) and not difference <= close:  # nor NaN, 0/0 in a batch of 1
         raise ValueError(
             f"`apply_fn`'s output for a sample changes by {difference:.1e} with the rest of the "
             "batch, usually by batch normalization with batch statistics: pass vmap_axes=None."
         )
-    if len(_known) >= 4096:
-        _known.clear()
-    _known.add(key)
+    seen.add(key)
 
 
-_known: set[Any] = set()
+_tried: weakref.WeakKeyDictionary[Any, dict[Any, set]] = weakref.WeakKeyDictionary()
 
 
-def _identity(apply_fn: ApplyFn) -> Any:
+def _seen(apply_fn: ApplyFn) -> set:
+    """What this function was tried for, kept as long as it, or the object that it is a method of."""
+    owner = getattr(apply_fn, "__self__", apply_fn)
     try:
-        hash(apply_fn)
-    except TypeError:
-        return id(apply_fn)
-    return apply_fn
+        return _tried.setdefault(owner, {}).setdefault(getattr(apply_fn, "__func__", None), set())
+    except TypeError:  # not to be hashed
+        return set()
 
 
 def _few(apply_fn: ApplyFn, params: Any, x: Array) -> int:

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ def test_what_is_refused():
 @pytest.mark.parametrize("name", ["l2", "degree"])
 def test_a_negative_or_complex_number_is_refused(name):
     for bad in (-0.1, 1j):
-        arguments = {"l2": 0.1, "degree": 2.0} | {name: bad}
+        arguments: dict[str, Any] = {"l2": 0.1, "degree": 2.0} | {name: bad}
         with pytest.raises((ValueError, TypeError), match=f"`{name}` is .*; it must be"):
             velocity(network, draw(2), X, loss, **arguments)
 

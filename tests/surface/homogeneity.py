@@ -27,4 +27,3 @@ def lemma_1(other=False):
 
 
 EXEMPT["homogeneity.Degree"] = RESULT
-EXEMPT["homogeneity.ApplyFn"] = "a type"
