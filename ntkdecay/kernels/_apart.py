@@ -72,11 +72,11 @@ def _few(apply_fn: ApplyFn, params: Any, x: Array) -> int:
     if n <= _FEW:
         return n
     try:
-        programs = [read_at(apply_fn, params, x, size) for size in (_FEW - 1, _FEW, n)]
+        first, second, third = (read_at(apply_fn, params, x, m) for m in (_FEW - 1, _FEW, n))
     except Exception:  # whatever a network raises that does not take any number of samples
         return n
     # what is of length zero for a few, as what a roll by their number moves, is so for n
-    return _FEW if differ_in_size_alone(_FEW - 1, *programs, n) else n
+    return _FEW if differ_in_size_alone(_FEW - 1, first, second, third, n) else n
 
 
 @jax.jit
