@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PRESET ?= quick
 
-.PHONY: figures all-figures test slow lint bench clean
+.PHONY: figures all-figures test float32 slow lint bench docs clean
 
 figures: $(READY)           ## the theory figures, quick preset
 	$(RUN) examples/reproduce.py --theory --preset $(PRESET)
@@ -15,6 +15,9 @@ all-figures: $(READY)       ## every script; goes on where it stopped
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile
 
+float32: $(READY)           ## the part of the suite that runs without 64-bit numbers
+	$(RUN) -m pytest tests/test_float32.py
+
 slow: $(READY)
 	$(RUN) -m pytest -m slow
 
@@ -23,7 +26,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-bench: $(READY)
+docs: $(READY)              ## the manual, into docs/_build/html
+	$(RUN) -m sphinx -W --keep-going -q -j 2 -d docs/_build/doctrees docs docs/_build/html
+
+bench: $(READY)             ## keeps its medians and ratios in benchmarks/results/
 	$(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
 
 # uv reads pyproject's override: neural-tangents asks for TensorFlow, which nothing here imports.

@@ -1,0 +1,173 @@
+"""The pages that are made from the code and its results: the API, the figures, the benchmarks."""
+
+import importlib
+import inspect
+import json
+import zlib
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.nodes import make_refnode
+
+DOCS = Path(__file__).parents[1]
+ROOT = DOCS.parent
+MODULES = (
+    "kernels",
+    "homogeneity",
+    "predict",
+    "training",
+    "optimizers",
+    "networks",
+    "scale_invariant",
+    "scale_invariant.networks",
+    "output_scale",
+    "deep_linear",
+    "power_counting",
+    "datasets",
+    "report",
+    "symbolic",
+    "symbolic.registry",
+)
+
+
+def inventories() -> dict[str, tuple[str, str]]:
+    """`docs/inventories/NAME.txt` as Sphinx wants them: the few names we link to, no network."""
+    mapping = {}
+    (DOCS / "_build").mkdir(exist_ok=True)
+    for path in sorted((DOCS / "inventories").glob("*.txt")):
+        url, *entries = path.read_text().splitlines()
+        head = f"# Sphinx inventory version 2\n# Project: {path.stem}\n# Version: \n# The remainder of this file is compressed using zlib.\n"
+        target = DOCS / "_build" / f"{path.stem}.inv"
+        body = "".join(entry + "\n" for entry in entries if entry)
+        target.write_bytes(head.encode() + zlib.compress(body.encode()))
+        mapping[path.stem] = (url, str(target))
+    return mapping
+
+
+def write(path: Path, text: str) -> None:
+    """Leaves a page alone that has not changed, so that a second build is quick."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def api() -> None:
+    """A page for each public module, with a table of its names."""
+    for name in MODULES:
+        module = importlib.import_module(f"ntkdecay.{name}")
+        full = module.__name__
+        names = getattr(module, "__all__", None) or [
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and getattr(value, "__module__", None) == full
+        ]
+        rows = []
+        for key in names:
+            value = getattr(module, key)
+            if not (inspect.isroutine(value) or inspect.isclass(value)):
+                continue
+            line = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ")
+            rows.append(f"   * - `~{full}.{key}`\n     - {line}")
+        table = ".. list-table::\n   :widths: 30 70\n\n" + "\n".join(rows) if rows else ""
+        write(
+            DOCS / "api" / f"{name}.rst",
+            f"{full}\n{'=' * len(full)}\n\n{table}\n\n.. automodule:: {full}\n   :members:\n",
+        )
+
+
+def figures() -> None:
+    """Each paper's figures with their verdicts, from the JSON beside them."""
+    for folder in sorted(p for p in (ROOT / "figures").iterdir() if p.is_dir()):
+        text = []
+        for path in sorted(folder.glob("*.json")):
+            claims = json.loads(path.read_text()).get("claims", [])
+            held = sum(bool(claim["holds"]) for claim in claims)
+            text.append(f"## {path.stem}: {held} of {len(claims)} claims hold\n")
+            if path.with_suffix(".png").exists():
+                relative = path.with_suffix(".png").relative_to(ROOT)
+                text.append(f"![{folder.name}/{path.stem}](../../{relative})\n")
+            if claims:
+                text.append("| claim | expected | measured | holds |\n| --- | --- | --- | --- |")
+            for claim in claims:
+                cells = [
+                    str(claim[k]).replace("|", "\\|").replace("\n", " ").replace("*", "\\*")
+                    for k in ("claim", "expected", "measured")
+                ]
+                text.append(f"| {' | '.join(cells)} | {'yes' if claim['holds'] else '**no**'} |")
+            text.append("")
+        write(
+            DOCS / "papers" / f"{folder.name}_figures.md",
+            f"# Figures of `{folder.name}`\n\n" + "\n".join(text),
+        )
+
+
+def benchmarks() -> None:
+    """The ratios that `make bench` kept."""
+    text = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        text.append(
+            f"## {path.stem}\n\n{result['machine']}; {result['versions']}; {result['date']}\n"
+        )
+        text.append("| benchmark | median (ms) | runs |\n| --- | ---: | ---: |")
+        text += [
+            f"| {n} | {1e3 * b['median']:.3g} | {b['rounds']} |"
+            for n, b in result["medians"].items()
+        ]
+        text.append("")
+        if result["ratios"]:
+            text.append("| against | how many times as fast |\n| --- | ---: |")
+            text += [f"| {n} | {ratio:.2f} |" for n, ratio in result["ratios"].items()]
+            text.append("")
+    empty = "No results are kept in this copy: `make bench` writes them.\n"
+    write(DOCS / "_build" / "benchmarks.md", "\n".join(text) or empty)
+
+
+def generate(app: Sphinx) -> None:
+    api()
+    figures()
+    benchmarks()
+
+
+def public_name(app: Sphinx, env, node: nodes.Element, contnode: nodes.Node):
+    """`homogeneity.degree` and `ntkdecay.predict._state.State` are what their public names are."""
+    if node.get("refdomain") != "py":
+        return None
+    target = node.get("reftarget", "")
+    plain = ".".join(part for part in target.split(".") if not part.startswith("_"))
+    objects = env.domains["py"].objects
+    for name in (plain, f"ntkdecay.{plain}"):
+        if name in objects and name.startswith("ntkdecay"):
+            found = objects[name]
+            return make_refnode(
+                app.builder, node["refdoc"], found.docname, found.node_id, contnode, name
+            )
+    return None
+
+
+def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object):
+    """A NamedTuple's fields are told in its own docstring."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def plain(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """|x| and * mean in our docstrings what they mean in mathematics."""
+    math = False
+    for i, line in enumerate(lines):
+        if line.strip() and not line.startswith(" "):
+            math = line.startswith(".. ")
+        if not (math or line.lstrip().startswith((">>>", "...", ".. "))):
+            parts = line.split("`")
+            parts[::2] = [part.replace("|", r"\|").replace("*", r"\*") for part in parts[::2]]
+            lines[i] = "`".join(parts)
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("builder-inited", generate)
+    app.connect("missing-reference", public_name)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-docstring", plain, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
