@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -154,14 +155,14 @@ def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options:
 def plain(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """|x| and * mean in our docstrings what they mean in mathematics."""
+    """|x|, * and t_ mean in our docstrings what they mean in mathematics."""
     math = False
     for i, line in enumerate(lines):
         if line.strip() and not line.startswith(" "):
             math = line.startswith(".. ")
         if not (math or line.lstrip().startswith((">>>", "...", ".. "))):
             parts = line.split("`")
-            parts[::2] = [part.replace("|", r"\|").replace("*", r"\*") for part in parts[::2]]
+            parts[::2] = [re.sub(r"[|*]|(?<=\w)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
             lines[i] = "`".join(parts)
 
 
