@@ -79,6 +79,10 @@ def normalization(
 
     Raises:
         ValueError: for a width or depth below 1, or another parameterization.
+
+    >>> from ntkdecay import deep_linear
+    >>> deep_linear.normalization(width=100, depth=2)
+    0.01
     """
     return width ** (-depth / 2) if parameterization == "ntk" else 1.0
 
@@ -110,6 +114,11 @@ def fixed_points(
     Raises:
         ValueError: for arguments outside these ranges, non-finite or mismatched data, an l2 whose
             power is out of float64's range, or several outputs (see `fixed_points_per_mode`).
+
+    >>> from ntkdecay import deep_linear
+    >>> points = deep_linear.fixed_points([[1.0]], [1.0], l2=0.3, depth=2)
+    >>> [(round(float(point.v[0]), 3), point.stable) for point in points]
+    [(0.0, True), (0.03, False), (0.654, True)]
     """
     x, y = _checked(x, y)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
@@ -152,6 +161,12 @@ def fixed_points_per_mode(
     Raises:
         ValueError: as `fixed_points`; and for inputs that are not whitened, where the layers'
             singular vectors are not those of Xᵀy and no closed form is known.
+
+    >>> import numpy as np
+    >>> from ntkdecay import deep_linear
+    >>> modes = deep_linear.fixed_points_per_mode(np.eye(2), np.diag([2.0, 1.0]), l2=0.3, depth=1)
+    >>> [len(points) for points in modes]
+    [2, 2]
     """
     x, y = _checked(x, y, outputs=True)
     singular = np.linalg.svd(x, compute_uv=False)
@@ -193,6 +208,10 @@ def critical_l2(x: ArrayLike, y: ArrayLike, *, depth: int, beta: float = 1.0) ->
 
     Raises:
         ValueError: as `fixed_points`, and for several outputs.
+
+    >>> from ntkdecay import deep_linear
+    >>> round(deep_linear.critical_l2([[1.0]], [1.0], depth=2), 4)
+    0.4725
     """
     x, y = _checked(x, y)
     left, singular, _ = np.linalg.svd(x, full_matrices=False)

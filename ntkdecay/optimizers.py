@@ -41,6 +41,14 @@ def sgd(
 
     Raises:
         ValueError: if `l2` or `learning_rate` is a negative number.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import optimizers
+    >>> optimizer = optimizers.sgd(0.1, l2=0.5)
+    >>> theta = jnp.array([2.0])
+    >>> update, _ = optimizer.update(jnp.array([1.0]), optimizer.init(theta), theta)
+    >>> float(update[0])
+    -0.2
     """
     for name, value in (("learning_rate", learning_rate), ("l2", l2)):
         if not callable(value):
@@ -90,6 +98,15 @@ def auto_l2(
 
     Raises:
         ValueError: if a constant is out of range, or `params` is not given to `update`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ntkdecay import optimizers
+    >>> optimizer = optax.chain(optimizers.auto_l2(0.1), optax.sgd(0.5))
+    >>> theta = jnp.array([2.0])
+    >>> state = optimizer.init(theta)
+    >>> update, state = optimizer.update(jnp.zeros(1), state, theta, value=1.0, error=0.5)
+    >>> round(float(update[0]), 6)
+    -0.1
     """
     check("l2", l2, positive, "> 0, as AutoL2 divides it")
     check("factor", factor, lambda v: v > 1, "> 1, as λ is divided by it")
@@ -126,7 +143,12 @@ def auto_l2(
 def auto_l2_state(
     l2: Scalar = 0.1, *, patience: int = 2, dtype: DTypeLike | None = None
 ) -> AutoL2State:
-    """AutoL2 before its first measurement."""
+    """AutoL2 before its first measurement.
+
+    >>> from ntkdecay import optimizers
+    >>> float(optimizers.auto_l2_state(0.1).l2)
+    0.1
+    """
     dtype = jnp.result_type(float) if dtype is None else dtype
     return AutoL2State(
         l2=jnp.asarray(l2, dtype),
@@ -151,6 +173,11 @@ def auto_l2_rule(
         state: from `auto_l2_state` or an earlier measurement.
         loss, error: on the training set, the loss without its L2 term.
         factor, refractory: as in `auto_l2`.
+
+    >>> from ntkdecay import optimizers
+    >>> state = optimizers.auto_l2_rule(optimizers.auto_l2_state(0.1), loss=1.0)
+    >>> float(state.l2)
+    0.1
     """
     dtype = state.l2.dtype
     now = jnp.stack([jnp.asarray(loss, dtype), jnp.asarray(error, dtype)])
@@ -190,6 +217,10 @@ def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0)
 
     Raises:
         ValueError: if there is no run, or a number is not positive and finite.
+
+    >>> from ntkdecay import optimizers
+    >>> optimizers.measure_c(l2=[0.01, 0.02], time=[100, 60])
+    Coefficient(c=1.1, low=1.0, high=1.2)
     """
     l2, time, learning_rate = np.broadcast_arrays(
         *(np.asarray(value, float) for value in (l2, time, learning_rate))
@@ -222,6 +253,10 @@ def optimal_l2(
 
     Raises:
         ValueError: if c, a time or η is not positive.
+
+    >>> from ntkdecay import optimizers
+    >>> optimizers.optimal_l2(0.0066, 200)
+    3.3e-05
     """
     c = c.c if isinstance(c, Coefficient) else c
     falls = np.asarray(decays, float)

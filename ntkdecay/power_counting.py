@@ -26,6 +26,13 @@ class Correlation:
 
     Raises:
         ValueError: if there is no tensor, or an index is not shared by exactly two of them.
+
+    >>> from ntkdecay.power_counting import Correlation
+    >>> kernel = Correlation("m", "m")
+    >>> print(kernel, kernel.exponent)
+    E[∂m f ∂m f] 0
+    >>> [str(term) for term in kernel.velocity()]
+    ['E[∂ma f ∂m f ∂a f]', 'E[∂m f ∂ma f ∂a f]']
     """
 
     tensors: tuple[str, ...]

@@ -225,7 +225,7 @@ class Report:
             },
             "commit": self._source,
             "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in names},
+            | {name: _version(name) for name in names},
             "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
             "dtype": self.dtype,
             "seconds": round(time.perf_counter() - self._started, 1),
@@ -306,3 +306,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def _version(name: str) -> str:
+    """Of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -43,6 +43,12 @@ def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> loss = output_scale.lazy_loss(output_scale.soft_hinge, 2.0, jnp.ones((1, 1)))
+    >>> round(float(loss(jnp.ones((1, 1)), jnp.ones((1, 1)))), 4)
+    0.25
     """
     total = scaled_loss(loss, alpha)
     return lambda fx, y: total(alpha * (fx - jnp.broadcast_to(fx_train_0, fx.shape)), y)
@@ -60,6 +66,10 @@ def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Sca
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> from ntkdecay import output_scale
+    >>> round(float(output_scale.offset(1.0, 1.0, alpha=10.0, l2=0.1, degree=2)), 4)
+    -1.8127
     """
     check_alpha(alpha)
     return alpha * jnp.expm1(-degree * l2 * jnp.asarray(t)) * jnp.asarray(fx_0)

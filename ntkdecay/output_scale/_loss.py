@@ -37,6 +37,11 @@ def centred(apply_fn: ApplyFn, params_0: Any, alpha: Scalar) -> ApplyFn:
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> from ntkdecay import output_scale
+    >>> f = output_scale.centred(lambda params, x: params * x, 1.0, alpha=10.0)
+    >>> float(f(1.5, 2.0))
+    10.0
     """
     check_alpha(alpha)
     return lambda params, x: alpha * (apply_fn(params, x) - apply_fn(params_0, x))
@@ -58,6 +63,12 @@ def scaled_loss(loss: Loss, alpha: Scalar) -> Loss:
 
     Raises:
         ValueError: if α is not positive; from `total` if shapes differ or `loss` has added up.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> loss = output_scale.scaled_loss(output_scale.soft_hinge, alpha=2.0)
+    >>> round(float(loss(jnp.zeros((1, 1)), jnp.ones((1, 1)))), 4)
+    0.25
     """
     check_alpha(alpha)
 
@@ -91,6 +102,11 @@ def soft_hinge(fx: ArrayLike, y: ArrayLike, *, beta: Scalar = 20.0) -> Array:
 
     Raises:
         ValueError: if β is not positive or a label, where it is known, is not ±1.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> output_scale.soft_hinge(jnp.array([0.0, 2.0]), jnp.ones(2)).round(3).tolist()
+    [1.0, 0.0]
     """
     check_positive("beta", beta, "it is the sharpness of the hinge")
     if not isinstance(y, jax.core.Tracer) and not np.all(np.abs(np.asarray(y)) == 1):
@@ -109,6 +125,10 @@ def one_against_all(labels: ArrayLike, classes: int) -> np.ndarray:
 
     Raises:
         ValueError: if a label is not one of these.
+
+    >>> from ntkdecay import output_scale
+    >>> output_scale.one_against_all([0, 2], 3).tolist()
+    [[1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.isin(labels, np.arange(classes)).all():

@@ -30,7 +30,13 @@ def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
 
 
 def parameter_movement(params: Any, params_0: Any) -> Array:
-    """‖θ − θ_0‖ / ‖θ_0‖, over all parameters; of order 1/α in lazy training."""
+    """‖θ − θ_0‖ / ‖θ_0‖, over all parameters; of order 1/α in lazy training.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> float(output_scale.parameter_movement(jnp.array([3.0]), jnp.array([2.0])))
+    0.5
+    """
     return optax.tree.norm(optax.tree.sub(params, params_0)) / optax.tree.norm(params_0)
 
 
@@ -48,6 +54,14 @@ def kernel_movement(
         params, params_0: parameters now and at initialization.
         x: samples.
         options: of `kernels.empirical_ntk`, such as `trace_axes` or `tile`.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> def f(params, x):
+    ...     return x @ params**2
+    ...
+    >>> float(output_scale.kernel_movement(f, 2 * jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones((2, 1))))
+    3.0
     """
     now, first = (empirical_ntk(apply_fn, p, x, **options) for p in (params, params_0))
     return jnp.linalg.norm(jnp.ravel(now - first)) / jnp.linalg.norm(jnp.ravel(first))

@@ -49,6 +49,12 @@ def two_layer(width: int = 1000, outputs: int = 10, beta: float = 5.0) -> TwoLay
 
     Raises:
         ValueError: if an argument is not positive.
+
+    >>> import jax
+    >>> from ntkdecay import output_scale
+    >>> network = output_scale.two_layer(8, 3)
+    >>> network.apply(network.init(jax.random.key(0), jax.numpy.ones((2, 5))), jax.numpy.ones((2, 5))).shape
+    (2, 3)
     """
     check_positive("width", width, "a number of hidden units")
     check_positive("outputs", outputs, "a number of outputs")
@@ -84,6 +90,10 @@ def scaled_softplus(beta: float = 5.0) -> Callable[[Array], Array]:
 
     Raises:
         ValueError: if β is not positive.
+
+    >>> from ntkdecay import output_scale
+    >>> round(float(output_scale.scaled_softplus(1.0)(0.0)), 3)
+    0.722
     """
     check_positive("beta", beta, "it is the sharpness of the softplus")
 
@@ -101,6 +111,11 @@ def on_sphere(x: ArrayLike) -> Array:
 
     Raises:
         ValueError: if a sample is zero, where that is known.
+
+    >>> import numpy as np
+    >>> from ntkdecay import output_scale
+    >>> output_scale.on_sphere(np.array([[3.0, 4.0]])).round(3).tolist()
+    [[0.849, 1.131]]
     """
     flat = _flat(x)
     norm = jnp.linalg.norm(flat, axis=1, keepdims=True)

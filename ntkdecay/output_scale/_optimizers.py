@@ -37,6 +37,10 @@ def rescaled(
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> import optax
+    >>> from ntkdecay import output_scale
+    >>> optimizer = output_scale.rescaled(optax.adam(1e-3), alpha=100.0)
     """
     check_alpha(alpha)
     return optax.chain(optax.scale(alpha), optimizer, optax.scale(1 / alpha))
@@ -62,6 +66,10 @@ def scale_by_rescaled_rms(
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> import optax
+    >>> from ntkdecay import output_scale
+    >>> optimizer = optax.chain(output_scale.scale_by_rescaled_rms(100.0), optax.scale(-1e-3))
     """
     rms = optax.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
     return rescaled(rms, alpha)
@@ -88,6 +96,9 @@ def rescaled_rmsprop(
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> from ntkdecay import output_scale
+    >>> optimizer = output_scale.rescaled_rmsprop(1e-3, alpha=100.0)
     """
     rmsprop = optax.rmsprop(
         learning_rate,
@@ -120,6 +131,10 @@ def scale_by_rescaled_adam(
 
     Raises:
         ValueError: if α is not positive.
+
+    >>> import optax
+    >>> from ntkdecay import output_scale
+    >>> optimizer = optax.chain(output_scale.scale_by_rescaled_adam(100.0), optax.scale(-1e-3))
     """
     return rescaled(optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov), alpha)
 
@@ -134,12 +149,22 @@ def rescaled_adam(
     *,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.adam` rescaled, as Section 2 of `output_scale` suggests; arguments as above."""
+    """`optax.adam` rescaled, as Section 2 of `output_scale` suggests; arguments as above.
+
+    >>> from ntkdecay import output_scale
+    >>> optimizer = output_scale.rescaled_adam(1e-3, alpha=100.0)
+    """
     return rescaled(optax.adam(learning_rate, b1, b2, eps, eps_root, nesterov=nesterov), alpha)
 
 
 def effective_learning_rate(updates: Any, gradient: Any) -> Array:
-    """‖Δθ‖/‖G‖: of RMSProp η/(√v + ε), averaged over the parameters; both arguments are like θ."""
+    """‖Δθ‖/‖G‖: of RMSProp η/(√v + ε), averaged over the parameters; both arguments are like θ.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> float(output_scale.effective_learning_rate(jnp.array([0.5]), jnp.array([2.0])))
+    0.25
+    """
     return optax.tree.norm(updates) / optax.tree.norm(gradient)
 
 
@@ -171,6 +196,11 @@ def critical_alpha(v: Any, alpha: Scalar = 1.0, *, eps: Scalar = 1e-8) -> Array:
 
     Raises:
         ValueError: if α or ε is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import output_scale
+    >>> round(float(output_scale.critical_alpha(jnp.full(3, 1e-6))), 1)
+    100000.0
     """
     check_alpha(alpha)
     check_positive("eps", eps, "without it there is no critical α")

@@ -50,6 +50,11 @@ def exponential_schedule(learning_rate: Scalar, l2: Scalar) -> optax.Schedule:
 
     Returns:
         A schedule for optax. The weights grow like (1 − ηλ)^{−t}: float64 ends at ηλt of about 350.
+
+    >>> from ntkdecay import scale_invariant
+    >>> schedule = scale_invariant.exponential_schedule(0.1, 0.5)
+    >>> [round(float(schedule(step)), 4) for step in (0, 1)]
+    [0.1053, 0.1166]
     """
     check_rates(learning_rate, l2)
     keep = 1 - learning_rate * l2
@@ -68,6 +73,11 @@ def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
 
     Returns:
         η̃_t, shape (steps,).
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.schedule_without_decay(np.array([0.1, 0.1]), np.zeros(2)).tolist()
+    [0.1, 0.1]
     """
     check_rates(learning_rate, l2)
     learning_rate, l2 = together(learning_rate, l2)
@@ -91,6 +101,12 @@ def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> R
     Args:
         params: w_0, any pytree of arrays.
         learning_rate: η; l2: λ; scale: c > 0.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> scaled = scale_invariant.rescaled(jnp.ones(1), 0.1, 0.4, scale=2.0)
+    >>> float(scaled.learning_rate), float(scaled.l2)
+    (0.4, 0.1)
     """
     check_rates(learning_rate, l2)
     check_positive("scale", scale, "it multiplies the initial weights")

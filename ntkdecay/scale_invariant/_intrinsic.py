@@ -32,6 +32,10 @@ def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar 
 
     Raises:
         ValueError: for numbers outside these ranges, or ηλ >= 1.
+
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.intrinsic_learning_rate(0.1, 5e-4, momentum=0.9)
+    0.0005000000000000001
     """
     check_rates(learning_rate, l2)
     check("momentum", momentum, lambda v: (v >= 0) & (v < 1), "from 0 to below 1: it is β of βv")
@@ -46,6 +50,10 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
     Args:
         norm2: ‖w‖² > 0, any shape.
         learning_rate: η > 0, broadcast against it.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.effective_learning_rate(norm2=4.0, learning_rate=0.1))
+    0.025
     """
     check_norm2(norm2)
     check_positive("learning_rate", learning_rate, "it is η of a step")
@@ -54,7 +62,12 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
 
 
 def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
-    """γ = (‖w‖²/η)², the inverse of the squared effective learning rate; arguments as there."""
+    """γ = (‖w‖²/η)², the inverse of the squared effective learning rate; arguments as there.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.gamma(norm2=4.0, learning_rate=0.5))
+    64.0
+    """
     return effective_learning_rate(norm2, learning_rate) ** -2
 
 
@@ -71,6 +84,10 @@ def gamma_constant_noise(
     Args:
         t: time in steps, >= 0; gamma_0: γ_0; trace: σ² = Tr Σ at unit norm; intrinsic_lr: λ_e. Any
             shapes that broadcast.
+
+    >>> from ntkdecay import scale_invariant
+    >>> round(float(scale_invariant.gamma_constant_noise(1e6, 1.0, 2.0, 1e-3)), 6)
+    1000.0
     """
     check_intrinsic(intrinsic_lr)
     t, gamma_0, trace, intrinsic_lr = together(t, gamma_0, trace, intrinsic_lr)
@@ -131,7 +148,12 @@ def gamma_band(
 
 
 def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
-    """1/(4λ_e) steps: the time in which γ's distance from its stationary value falls by e, (11)."""
+    """1/(4λ_e) steps: the time in which γ's distance from its stationary value falls by e, (11).
+
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.relaxation_time(1e-3)
+    250.0
+    """
     check_positive("intrinsic_lr", intrinsic_lr, "without decay the norm grows for ever")
     return 1 / (4 * intrinsic_lr)
 
@@ -145,6 +167,10 @@ def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Arra
 
     Args:
         sigma2: σ² = Tr Σ at unit norm, > 0; intrinsic_lr: λ_e in [0, 1). They broadcast.
+
+    >>> from ntkdecay import scale_invariant
+    >>> round(float(scale_invariant.stationary_learning_rate(sigma2=2.0, intrinsic_lr=1e-4)), 4)
+    0.01
     """
     check_positive("sigma2", sigma2, "it is the variance of the gradient at unit norm")
     check_intrinsic(intrinsic_lr)

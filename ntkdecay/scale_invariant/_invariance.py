@@ -24,6 +24,14 @@ def is_scale_invariant(
 
     Returns:
         The verdict and r.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> def cosine(w, x):
+    ...     return x @ (w / jnp.linalg.norm(w))
+    ...
+    >>> scale_invariant.is_scale_invariant(cosine, jnp.array([3.0, 4.0]), jnp.ones((2, 2)))[0]
+    True
     """
 
     @jax.jit

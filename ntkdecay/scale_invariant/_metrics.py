@@ -36,6 +36,10 @@ def metrics(select: Select | None = None, *, batch_size: int | None = None) -> d
 
     Raises:
         ValueError: if `batch_size` is not positive; from the run if it exceeds the samples.
+
+    >>> from ntkdecay import scale_invariant
+    >>> sorted(scale_invariant.metrics())
+    ['effective_gradient_norm', 'loss', 'norm2']
     """
     chosen = select or _all
     if batch_size is not None:
@@ -79,6 +83,10 @@ def measured(
     Args:
         optimizer: any; its `update` is given the parameters, and the loss as ``value=``, as in `training`.
         select: as in `metrics`.
+
+    >>> import optax
+    >>> from ntkdecay import scale_invariant
+    >>> optimizer = scale_invariant.measured(optax.sgd(0.5))
     """
     chosen, inner = select or _all, optax.with_extra_args_support(optimizer)
 
@@ -111,6 +119,10 @@ def step_metrics() -> dict[str, Callable[[Any], Array]]:
 
     Raises:
         ValueError: from the run, if its optimizer is not in `measured`.
+
+    >>> from ntkdecay import scale_invariant
+    >>> sorted(scale_invariant.step_metrics())
+    ['cosine_distance', 'effective_gradient_norm', 'loss', 'norm2']
     """
 
     def latest(snapshot: Any) -> Measured:

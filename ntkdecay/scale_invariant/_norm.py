@@ -40,6 +40,11 @@ def norm2_path(
 
     Returns:
         ρ_0², ρ_1², …, shape (steps + 1, …).
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.norm2_path(1.0, np.ones(2), 0.1, 0.0).round(4).tolist()
+    [1.0, 1.01, 1.0199]
     """
     check_norm2(norm2_0)
     check_rates(learning_rate, l2)
@@ -61,6 +66,11 @@ def norm2_from_gradients(
     Args:
         norm2_0, learning_rate, l2: as in `norm2_path`.
         gradient_norm: g_t = ‖∇L(w_t)‖, shape (steps, …).
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.norm2_from_gradients(1.0, np.ones(2), 0.1, 0.0).round(4).tolist()
+    [1.0, 1.01, 1.02]
     """
     check_norm2(norm2_0)
     check_rates(learning_rate, l2)
@@ -89,6 +99,10 @@ def cosine_distance(
 
     Args:
         norm2: ρ_t²; effective_gradient_norm: g̃_t; learning_rate: η; l2: λ. All broadcast.
+
+    >>> from ntkdecay import scale_invariant
+    >>> round(float(scale_invariant.cosine_distance(1.0, 1.0, 1.0, 0.0)), 4)
+    0.2929
     """
     check_norm2(norm2)
     check_rates(learning_rate, l2)
@@ -116,6 +130,10 @@ def jump_threshold(
     Args:
         effective_gradient_norm: g̃, L or ℓ; delta: δ in (0, 1); learning_rate: η; l2: λ. All broadcast.
         exact: leave nothing out; else l2 plays no part.
+
+    >>> from ntkdecay import scale_invariant
+    >>> round(float(scale_invariant.jump_threshold(1.0, 0.1, 0.1, 0.01)), 4)
+    0.2236
     """
     _check_delta(delta)
     check_rates(learning_rate, l2)

@@ -85,6 +85,12 @@ def periods(record: Record, *, drop: float = 1.5, rise: float = 2.0, window: int
 
     Raises:
         ValueError: for a record without these series, or arguments out of range.
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> path = scale_invariant.descend(np.array([0.7, 0.7]), 0.5, 0.05, 400)
+    >>> scale_invariant.periods(path).lengths.shape
+    (9,)
     """
     for name, value in (("drop", drop), ("rise", rise)):
         check(name, value, lambda v: v > 1, "above 1: it is a ratio of levels")

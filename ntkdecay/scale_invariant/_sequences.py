@@ -43,6 +43,10 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
 
     Returns:
         Shape (steps + 1, …).
+
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.sequence(2.0, 0.1, 0.1, steps=2).round(4).tolist()
+    [2.0, 1.85, 1.7191]
     """
     check("alpha", alpha, lambda v: (v >= 0) & (v < 1), "from 0 to below 1: x decays by this share")
     check_positive("x_0", x_0, "a sequence is divided by its terms")
@@ -70,6 +74,10 @@ def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
     .. math:: \varphi(\gamma) = (1-\alpha)\,\gamma + \alpha/\gamma
 
     (12) of `periodic`. Figure 8 draws it.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.phi(1.0, 0.1))
+    1.0
     """
     _check_alpha(alpha)
     ratio, alpha = together(ratio, alpha)
@@ -77,26 +85,46 @@ def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
 
 
 def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
-    """√(β/α), where a sequence with constant β stays."""
+    """√(β/α), where a sequence with constant β stays.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.stationary_point(0.4, 0.1))
+    2.0
+    """
     _check_alpha(alpha)
     beta, alpha = together(beta, alpha)
     return jnp.sqrt(beta / alpha)
 
 
 def hop_threshold(alpha: ArrayLike) -> Array:
-    """α/(1 − α): φ takes smaller ratios beyond 1, (13c), (13d) of `periodic`."""
+    """α/(1 − α): φ takes smaller ratios beyond 1, (13c), (13d) of `periodic`.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.hop_threshold(0.2))
+    0.25
+    """
     _check_alpha(alpha)
     alpha = jnp.asarray(alpha)
     return alpha / (1 - alpha)
 
 
 def turning_point(alpha: ArrayLike) -> Array:
-    """√(α/(1 − α)): φ falls below this ratio and rises above it, (13e), (13f) of `periodic`."""
+    """√(α/(1 − α)): φ falls below this ratio and rises above it, (13e), (13f) of `periodic`.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.turning_point(0.2))
+    0.5
+    """
     return jnp.sqrt(hop_threshold(alpha))
 
 
 def least_value(alpha: ArrayLike) -> Array:
-    """2√(α(1 − α)), the least value of φ, (13g) of `periodic`."""
+    """2√(α(1 − α)), the least value of φ, (13g) of `periodic`.
+
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.least_value(0.2))
+    0.8
+    """
     _check_alpha(alpha)
     alpha = jnp.asarray(alpha)
     return 2 * jnp.sqrt(alpha * (1 - alpha))

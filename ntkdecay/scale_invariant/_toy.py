@@ -32,7 +32,13 @@ class Trajectory(NamedTuple):
 
 
 def toy_loss(z: Array) -> Array:
-    """f(x, y) = x²/(x² + y²), z = (x, y) of shape (2,)."""
+    """f(x, y) = x²/(x² + y²), z = (x, y) of shape (2,).
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.toy_loss(jnp.array([1.0, 1.0])))
+    0.5
+    """
     return z[0] ** 2 / (z @ z)
 
 
@@ -61,6 +67,12 @@ def descend(
 
     Raises:
         ValueError: for a start at zero, a negative λ, or ηλ >= 1.
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> path = scale_invariant.descend(np.array([0.7, 0.7]), 0.5, 0.05, 400)
+    >>> scale_invariant.periods(path).number
+    9
     """
     z_0 = _start(z_0, learning_rate, l2)
 
@@ -125,6 +137,11 @@ def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) 
 
     Args:
         t: time in steps, any shape; z_0: the start, shape (2,); learning_rate: η; l2: λ.
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> float(scale_invariant.flow_ratio(0.0, np.array([1.0, 2.0]), 0.1, 0.01))
+    0.5
     """
     z_0 = _start(z_0, learning_rate, l2)
     t, rate = jnp.asarray(t), 2 * learning_rate * l2

@@ -1,0 +1,43 @@
+"""The first use, without 64-bit numbers: the README's code blocks, with warnings as errors."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+AFTER = """
+import jax
+assert not jax.config.jax_enable_x64
+assert fx_test_t.dtype == "float32" and bool(jax.numpy.isfinite(fx_test_t).all())
+assert set(runs.status.values.flat) == {"done"}
+
+from ntkdecay import homogeneity, scale_invariant
+from ntkdecay.scale_invariant import networks as invariant
+
+cnn = networks.cnn(batch_norm=True, filters=4, dense=8, pool=2)
+cnn.apply(cnn.init(jax.random.key(0), digits.x_train[:4]), digits.x_train[:4])
+params = network.init(jax.random.key(0), x)
+kernels.empirical_ntk(network.apply, params, x[:8])
+plain = networks.fully_connected((16,), bias=False)
+assert round(homogeneity.degree(plain.apply, plain.init(jax.random.key(0), x), x).degree, 3) == 2
+fc = invariant.fc(width=8)
+assert scale_invariant.is_scale_invariant(fc.apply, fc.init(jax.random.key(0), x), x)[0]
+"""
+
+
+def test_the_readme_runs_in_float32_without_a_warning(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join([*blocks, AFTER]))
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-W", "error", str(script)]
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert not run.stderr, run.stderr
