@@ -17,9 +17,29 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from ntkdecay._checks import Scalar, check, positive
+from ntkdecay._checks import (
+    Scalar,
+    anything,
+    array,
+    check,
+    checked,
+    either,
+    flag,
+    function,
+    instance,
+    integer,
+    number,
+    optional,
+    positive,
+)
 
 
+@checked(
+    learning_rate=either(number(low=0), function("of the step")),
+    l2=either(number(low=0), function("of the step")),
+    momentum=optional(number(low=0)),
+    nesterov=flag(),
+)
 def sgd(
     learning_rate: Scalar | optax.Schedule,
     *,
@@ -66,6 +86,13 @@ class AutoL2State(NamedTuple):
     recent: Array  # (patience − 1, 2): the latest measurements, the oldest first
 
 
+@checked(
+    l2=number(above=0, why="AutoL2 divides it"),
+    factor=number(above=1, why="λ is divided by it"),
+    refractory=number(low=0, why="in units of 1/λ steps"),
+    every=number(low=1),
+    patience=integer(low=1),
+)
 def auto_l2(
     l2: Scalar = 0.1,
     *,
@@ -140,6 +167,7 @@ def auto_l2(
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
+@checked(l2=number(above=0), patience=integer(low=1), dtype=anything())
 def auto_l2_state(
     l2: Scalar = 0.1, *, patience: int = 2, dtype: DTypeLike | None = None
 ) -> AutoL2State:
@@ -159,6 +187,13 @@ def auto_l2_state(
     )
 
 
+@checked(
+    state=instance(AutoL2State, "an AutoL2State, from auto_l2_state"),
+    loss=number(nan=True, inf=True),
+    error=number(nan=True, inf=True),
+    factor=number(above=1),
+    refractory=number(low=0),
+)
 def auto_l2_rule(
     state: AutoL2State,
     loss: ArrayLike,
@@ -201,6 +236,7 @@ class Coefficient(NamedTuple):
     high: float
 
 
+@checked(l2=array(above=0), time=array(above=0), learning_rate=array(above=0))
 def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0) -> Coefficient:
     r"""The coefficient c from short runs with large λ.
 
@@ -233,6 +269,12 @@ def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0)
     return Coefficient(float(np.median(c)), float(c.min()), float(c.max()))
 
 
+@checked(
+    c=either(array(above=0), instance(Coefficient, "a Coefficient")),
+    time=array(above=0),
+    decays=array(above=0, empty=True),
+    learning_rate=array(above=0),
+)
 def optimal_l2(
     c: Any, time: Any, *, decays: Sequence[float] | np.ndarray = (), learning_rate: Any = 1.0
 ) -> Any:

@@ -409,7 +409,7 @@ def test_large_alpha_does_what_width_does_for_theorem_1(mirrored, power):
     ("call", "message"),
     [
         *(
-            (functools.partial(make, alpha), "`alpha` is .* positive and finite")
+            (functools.partial(make, alpha), "`alpha` is .* > 0, finite")
             for make, alpha in itertools.product(
                 (
                     lambda a: scale.centred(NET.apply, None, a),

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar
+from ntkdecay._checks import Scalar, array, checked, function, number
 from ntkdecay.output_scale._checks import check_alpha
 from ntkdecay.output_scale._loss import Loss, scaled_loss
 
 
+@checked(loss=function("of outputs and labels"), alpha=number(above=0), fx_train_0=array())
 def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
     r"""The loss (3) as a function of f, for the predictors of `ntkdecay.predict`.
 
@@ -54,6 +55,13 @@ def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
     return lambda fx, y: total(alpha * (fx - jnp.broadcast_to(fx_train_0, fx.shape)), y)
 
 
+@checked(
+    t=array(low=0, inf=True),
+    fx_0=array(),
+    alpha=array(above=0),
+    l2=array(low=0),
+    degree=array(low=0),
+)
 def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Scalar) -> Array:
     r"""What L2 adds to the centred output by shrinking f_0.
 

@@ -16,13 +16,23 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, check_positive
+from ntkdecay._checks import (
+    Scalar,
+    anything,
+    array,
+    check_positive,
+    checked,
+    function,
+    integer,
+    number,
+)
 from ntkdecay.output_scale._checks import check_alpha
 
 ApplyFn = Callable[[Any, Any], Array]
 Loss = Callable[[Array, Array], Array]
 
 
+@checked(apply_fn=function("of parameters and inputs"), params_0=anything(), alpha=number(above=0))
 def centred(apply_fn: ApplyFn, params_0: Any, alpha: Scalar) -> ApplyFn:
     r"""The scaled network, zero at initialization.
 
@@ -47,6 +57,7 @@ def centred(apply_fn: ApplyFn, params_0: Any, alpha: Scalar) -> ApplyFn:
     return lambda params, x: alpha * (apply_fn(params, x) - apply_fn(params_0, x))
 
 
+@checked(loss=function("of outputs and labels"), alpha=number(above=0))
 def scaled_loss(loss: Loss, alpha: Scalar) -> Loss:
     r"""The training loss as a function of the scaled output.
 
@@ -88,6 +99,7 @@ def scaled_loss(loss: Loss, alpha: Scalar) -> Loss:
     return total
 
 
+@checked(fx=array(nan=True, inf=True), y=array(), beta=number(above=0))
 def soft_hinge(fx: ArrayLike, y: ArrayLike, *, beta: Scalar = 20.0) -> Array:
     r"""The soft hinge loss of each output.
 
@@ -116,6 +128,7 @@ def soft_hinge(fx: ArrayLike, y: ArrayLike, *, beta: Scalar = 20.0) -> Array:
     return jax.nn.softplus(beta * (1.0 - jnp.asarray(fx) * y)) / beta
 
 
+@checked(labels=array(low=0, ndim=1), classes=integer(low=1))
 def one_against_all(labels: ArrayLike, classes: int) -> np.ndarray:
     """Labels for `soft_hinge`: (n, classes), +1 for a sample's own class and −1 for the others.
 

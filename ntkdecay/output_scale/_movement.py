@@ -8,9 +8,11 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, tree
 from ntkdecay.kernels import empirical_ntk
 
 
+@checked(before=array(), after=array())
 def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
     """The share of hidden features that kept their sign, Section 3 of `output_scale`.
 
@@ -29,6 +31,7 @@ def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
     return jnp.mean(jnp.sign(before) == jnp.sign(after))
 
 
+@checked(params=tree(), params_0=tree())
 def parameter_movement(params: Any, params_0: Any) -> Array:
     """‖θ − θ_0‖ / ‖θ_0‖, over all parameters; of order 1/α in lazy training.
 

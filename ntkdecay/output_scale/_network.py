@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from scipy.integrate import quad
 
-from ntkdecay._checks import check_positive
+from ntkdecay._checks import array, check_positive, checked, integer, number
 
 Weights = tuple[Array, Array]  # W⁰, (d, h), and W¹, (h, outputs)
 
@@ -38,6 +38,7 @@ class TwoLayer(NamedTuple):
     preactivations: Callable[[Weights, ArrayLike], Array]
 
 
+@checked(width=integer(low=1), outputs=integer(low=1), beta=number(above=0))
 @functools.cache
 def two_layer(width: int = 1000, outputs: int = 10, beta: float = 5.0) -> TwoLayer:
     """The network (11)–(13) of `output_scale`, without biases; equal arguments give the same functions.
@@ -75,6 +76,7 @@ def two_layer(width: int = 1000, outputs: int = 10, beta: float = 5.0) -> TwoLay
     return TwoLayer(init, apply, preactivations)
 
 
+@checked(beta=number(above=0))
 @functools.cache
 def scaled_softplus(beta: float = 5.0) -> Callable[[Array], Array]:
     r"""The activation of `output_scale`, of mean square 1 under a standard normal.
@@ -106,6 +108,7 @@ def scaled_softplus(beta: float = 5.0) -> Callable[[Array], Array]:
     return lambda x: float(a / beta) * jax.nn.softplus(beta * x)
 
 
+@checked(x=array())
 def on_sphere(x: ArrayLike) -> Array:
     """Samples as vectors with Σ x_i² = d: (n, …) to (n, d), Section 3 of `output_scale`.
 

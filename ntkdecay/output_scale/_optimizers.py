@@ -16,10 +16,25 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, check_positive
+from ntkdecay._checks import (
+    Scalar,
+    check_positive,
+    checked,
+    either,
+    flag,
+    function,
+    instance,
+    number,
+    optional,
+    tree,
+)
 from ntkdecay.output_scale._checks import check_alpha
 
+OPTIMIZER = instance(optax.GradientTransformation, "an optax transformation")
+RATE = either(number(low=0), function("of the step"))
 
+
+@checked(optimizer=OPTIMIZER, alpha=number(above=0))
 def rescaled(
     optimizer: optax.GradientTransformation, alpha: Scalar
 ) -> optax.GradientTransformationExtraArgs:
@@ -46,6 +61,14 @@ def rescaled(
     return optax.chain(optax.scale(alpha), optimizer, optax.scale(1 / alpha))
 
 
+@checked(
+    alpha=number(above=0),
+    decay=number(low=0, high=1),
+    eps=number(low=0),
+    initial_scale=number(low=0),
+    eps_in_sqrt=flag(),
+    bias_correction=flag(),
+)
 def scale_by_rescaled_rms(
     alpha: Scalar,
     decay: ArrayLike = 0.999,
@@ -75,6 +98,17 @@ def scale_by_rescaled_rms(
     return rescaled(rms, alpha)
 
 
+@checked(
+    learning_rate=RATE,
+    alpha=number(above=0),
+    decay=number(low=0, high=1),
+    eps=number(low=0),
+    initial_scale=number(low=0),
+    eps_in_sqrt=flag(),
+    momentum=optional(number()),
+    nesterov=flag(),
+    bias_correction=flag(),
+)
 def rescaled_rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     alpha: Scalar,
@@ -113,6 +147,14 @@ def rescaled_rmsprop(
     return rescaled(rmsprop, alpha)
 
 
+@checked(
+    alpha=number(above=0),
+    b1=number(low=0, high=1),
+    b2=number(low=0, high=1),
+    eps=number(low=0),
+    eps_root=number(low=0),
+    nesterov=flag(),
+)
 def scale_by_rescaled_adam(
     alpha: Scalar,
     b1: ArrayLike = 0.9,
@@ -139,6 +181,15 @@ def scale_by_rescaled_adam(
     return rescaled(optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov), alpha)
 
 
+@checked(
+    learning_rate=RATE,
+    alpha=number(above=0),
+    b1=number(low=0, high=1),
+    b2=number(low=0, high=1),
+    eps=number(low=0),
+    eps_root=number(low=0),
+    nesterov=flag(),
+)
 def rescaled_adam(
     learning_rate: optax.ScalarOrSchedule,
     alpha: Scalar,
@@ -157,6 +208,7 @@ def rescaled_adam(
     return rescaled(optax.adam(learning_rate, b1, b2, eps, eps_root, nesterov=nesterov), alpha)
 
 
+@checked(updates=tree(), gradient=tree())
 def effective_learning_rate(updates: Any, gradient: Any) -> Array:
     """‖Δθ‖/‖G‖: of RMSProp η/(√v + ε), averaged over the parameters; both arguments are like θ.
 
@@ -168,6 +220,7 @@ def effective_learning_rate(updates: Any, gradient: Any) -> Array:
     return optax.tree.norm(updates) / optax.tree.norm(gradient)
 
 
+@checked(gradient=tree(), steps=number(low=0), decay=number(low=0, high=1))
 def second_moment(gradient: Any, steps: ArrayLike = 1, decay: ArrayLike = 0.999) -> Any:
     r"""v of RMSProp (7) after some steps with the same gradient.
 
@@ -180,6 +233,7 @@ def second_moment(gradient: Any, steps: ArrayLike = 1, decay: ArrayLike = 0.999)
     return jax.tree.map(lambda g: (1 - decay**steps) * g**2, gradient)
 
 
+@checked(v=tree(), alpha=number(above=0), eps=number(above=0))
 def critical_alpha(v: Any, alpha: Scalar = 1.0, *, eps: Scalar = 1e-8) -> Array:
     r"""The output scale at which the original RMSProp stops to adapt.
 
