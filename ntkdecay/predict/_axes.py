@@ -7,20 +7,29 @@ apart, o over the traced ones. Axes are counted from the end.
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Shape = tuple[int, ...]
 
 
 def canonical(trace_axes: int | Shape, y_shape: Shape) -> Shape:
-    """`trace_axes` in ascending order, counted from the end; axis 0, the samples, is never one."""
+    """`trace_axes` in ascending order, counted from the end; axis 0, the samples, is never one.
+
+    Labels without an axis for outputs have nothing to trace: (-1,), the default, means none there.
+    """
     ndim = len(y_shape)
-    axes = (trace_axes,) if isinstance(trace_axes, int) else tuple(trace_axes)
+    axes = tuple(int(axis) for axis in np.atleast_1d(np.asarray(trace_axes, int)))
+    if ndim == 1 and axes == (-1,):
+        return ()
     if any(not -ndim <= axis < ndim or axis % ndim == 0 for axis in axes):
         raise ValueError(
             f"`trace_axes` is {axes}; it may name the output axes of labels of shape {y_shape}, not their samples."
         )
-    return tuple(sorted(axis % ndim - ndim for axis in axes))
+    found = tuple(sorted({axis % ndim - ndim for axis in axes}))
+    if len(found) < len(axes):
+        raise ValueError(f"`trace_axes` is {axes}; it names an axis twice.")
+    return found
 
 
 def kept(shape: Shape, trace_axes: Shape) -> Shape:

@@ -4,18 +4,86 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import (
+    Rule,
+    array,
+    choice,
+    either,
+    integer,
+    is_traced,
+    number,
+    sequence,
+    shown,
+)
+from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes
 
 
-def as_float(*values: ArrayLike) -> tuple[Array, ...]:
-    """The arguments as arrays of their common floating dtype (JAX's promotion, Python numbers weak)."""
+class network_degree(Rule):
+    """k: 0, 1 or any real above 1, or what `homogeneity.degree` measured."""
+
+    refuses = integer.refuses | {"negative", "empty"}
+
+    @property
+    def asks(self) -> str:
+        return (
+            "0 (scale invariant), 1 (linear in its parameters) or any real above 1 (a deep network: the number of "
+            "its weight layers)"
+        )
+
+    def __call__(self, name: str, value: Any) -> None:
+        if is_traced(value):
+            raise TypeError(
+                f"`{name}` is traced; it must be a Python number: the closed form is chosen by it at trace time."
+            )
+        if not isinstance(value, Degree):
+            number(nan=True, inf=True, why=self.asks)(name, value)
+        k = as_degree(value)
+        if not (k in (0.0, 1.0) or 1.0 < k < math.inf):
+            raise ValueError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+
+
+class kernel(array):
+    """The numbers of a kernel."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            why="the usual cause of others is an input that is not finite, or an all-zero one under a normalization"
+        )
+
+    def __call__(self, name: str, value: Any) -> None:
+        if hasattr(value, "ntk") and hasattr(value, "nngp"):
+            raise TypeError(
+                f"`{name}` is a {type(value).__name__} of neural-tangents; give one array: its .ntk, or its .nngp."
+            )
+        super().__call__(name, value)
+
+
+TIME = array(low=0, inf=True, why="gradient-flow time starts at initialization")
+L2 = number(low=0, why="it multiplies ‖θ‖²/2 in the loss; vmap over it for a path")
+LEARNING_RATE = number(low=0, why="it turns steps into gradient-flow time")
+REDUCTION, ORIGIN = choice("mean", "sum"), choice("origin", "init")
+TRACE_AXES = either(integer(low=None), sequence(integer(low=None), empty=True))
+
+
+def as_degree(value: Any) -> float:
+    """k as a Python float; a measured one that rounding has moved off 0, off 1 or off a whole number is put back."""
+    measured = isinstance(value, Degree)
+    k = float(value.degree if measured else value)
+    near = max(1e-6, value.residual) if measured else 1e-6
+    whole = float(round(k)) if math.isfinite(k) else k
+    # of plain numbers those alone that mean nothing else: just above 1 a degree is a degree
+    meant = measured or k < 1 or k - 1 < 1e-15
+    return whole if meant and abs(k - whole) <= near else k
+
+
+def float_dtype(*values: ArrayLike) -> Any:
+    """The common floating dtype of the arguments (JAX's promotion, Python numbers weak)."""
     known = [
         value if hasattr(value, "dtype") or np.isscalar(value) else np.asarray(value)
         for value in values
@@ -23,27 +91,34 @@ def as_float(*values: ArrayLike) -> tuple[Array, ...]:
     dtype = jnp.result_type(*known, 1.0)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"Expected real numbers, got {dtype}.")
-    return tuple(jnp.asarray(value, dtype) for value in known)
+    return dtype
 
 
-def is_traced(*values: Any) -> bool:
-    """Whether any array in `values` is known only when the program runs."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+def as_array(value: Any, dtype: Any) -> Any:
+    """What a program is given: the value in this dtype, by NumPy where JAX does not have it, which would compile."""
+    if isinstance(value, Array):
+        return value if value.dtype == dtype else value.astype(dtype)
+    if is_traced(value):  # a list of traced numbers
+        return jnp.asarray(value, dtype)
+    return np.asarray(value, dtype)
 
 
-def check_degree(degree: float) -> float:
+def as_own(value: Any, dtype: Any) -> Any:
+    """`as_array`, and not the caller's memory, in which another number may stand tomorrow."""
+    value = as_array(value, dtype)
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def as_float(*values: ArrayLike) -> tuple[Array, ...]:
+    """The arguments as arrays of their common floating dtype."""
+    dtype = float_dtype(*values)
+    return tuple(as_array(value, dtype) for value in values)
+
+
+def check_degree(degree: Any) -> float:
     """k as a Python float: 0, 1 or any real above 1."""
-    if is_traced(degree):
-        raise TypeError(
-            "`degree` must be a Python number: the closed form is chosen by it at trace time."
-        )
-    value = float(degree)
-    if not (value in (0.0, 1.0) or 1.0 < value < math.inf):
-        raise ValueError(
-            f"`degree` is {degree}; allowed are 0 (scale invariant), 1 (linear in its parameters) and any real "
-            "above 1 (a deep network: the number of its weight layers)."
-        )
-    return value
+    network_degree()("degree", degree)
+    return as_degree(degree)
 
 
 def refuse(value: Any, wrong: Any, message: str) -> Any:
@@ -55,6 +130,14 @@ def refuse(value: Any, wrong: Any, message: str) -> Any:
     if wrong:
         raise ValueError(message)
     return value
+
+
+def traced_non_negative(value: Any, name: str, meaning: str) -> Any:
+    """`value`, refused where it is traced and turns out negative or NaN; a rule has looked at all others."""
+    if not is_traced(value):
+        return value
+    number = jnp.asarray(value)
+    return refuse(number, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}.")
 
 
 def check_non_negative(value: Any, name: str, meaning: str) -> Any:
@@ -106,7 +189,7 @@ def check_request(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
         raise ValueError("`fx_train_0` and `fx_test_0` are both None: there is nothing to predict.")
     if fx_test_0 is not None and k_test_train is None:
         raise ValueError(
-            "`fx_test_0` needs `k_test_train`, the kernel between test and training points."
+            "`k_test_train` is None, but `fx_test_0` needs it: the kernel between test and training points."
         )
 
 
@@ -120,57 +203,71 @@ def check_ascending(t: Array) -> Array:
     )
 
 
-def check_kernel(
+def refuse_kernel_shape(
     k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]
-) -> Array:
-    """The training kernel as a symmetric matrix over the samples and the outputs that are not in `trace_axes`."""
-    kept = _axes.kept(y_shape, trace_axes)
-    expected = tuple(size for size in kept for _ in range(2))
+) -> None:
+    """The kernel has each axis of the labels that is not traced, twice."""
+    expected = tuple(size for size in _axes.kept(y_shape, trace_axes) for _ in range(2))
     if k_train_train.shape != expected:
         raise ValueError(
             f"`k_train_train` has shape {k_train_train.shape}, but labels of shape {y_shape} with "
             f"trace_axes={trace_axes} need {expected}: each axis that is not traced, twice."
         )
-    k = as_matrix(k_train_train)
-    k = refuse(
-        k,
-        ~jnp.isfinite(k).all(),
+
+
+def symmetric(k: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    """(k + kᵀ)/2, or 0 if not finite, and for `refuse_kernel` whether k is finite, its largest k − kᵀ and entry."""
+    finite = jnp.isfinite(k).all()
+    k = jnp.where(finite, k, 0.0)
+    return (k + k.T) / 2, (finite, jnp.abs(k - k.T).max(), jnp.abs(k).max())
+
+
+def refuse_kernel(value: Any, finite: Any, skew: Any, size: Any) -> Any:
+    """`value`, unless the training kernel is not finite or not symmetric."""
+    value = refuse(
+        value,
+        ~finite,
         "`k_train_train` has NaN or infinite entries; the usual cause is an input that is not finite, or an "
         "all-zero one under a normalization.",
     )
-    size = jnp.abs(k).max(initial=0.0)
-    skew = jnp.abs(k - k.T).max(initial=0.0)
     return refuse(
-        (k + k.T) / 2,
-        skew > jnp.sqrt(jnp.finfo(k.dtype).eps) * size,
+        value,
+        skew > jnp.finfo(skew.dtype).eps ** 0.5 * size,
         f"`k_train_train` is not symmetric{_value(' (largest difference {:.3g})', skew)}; the usual cause is a kernel "
         "between two different sets of points.",
     )
 
 
-def check_spectrum(eigenvalues: Array) -> Array:
-    """Eigenvalues in ascending order, those below 0 by rounding set to 0, those clearly below refused."""
-    tolerance = (
-        10
-        * eigenvalues.size
-        * jnp.finfo(eigenvalues.dtype).eps
-        * jnp.abs(eigenvalues).max(initial=0.0)
-    )
-    least = eigenvalues.min(initial=0.0)
+def refuse_spectrum(value: Any, least: Any, largest: Any, rows: int) -> Any:
+    """`value`, unless the training kernel, of so many rows, has an eigenvalue that is clearly below 0."""
     return refuse(
-        jnp.maximum(eigenvalues, 0.0),
-        least < -tolerance,
+        value,
+        least < -10 * rows * jnp.finfo(least.dtype).eps * largest,
         f"`k_train_train` is not positive semi-definite{_value(': its smallest eigenvalue is {:.3g}', least)}; compute "
         "it in float64, or, if it is a sample estimate, from a larger batch of samples.",
     )
 
 
-def check_shape(value: Array, shape: tuple[int, ...], name: str) -> Array:
-    """`value` broadcast from a scalar, or of exactly `shape`."""
+def check_kernel(
+    k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]
+) -> Array:
+    """The training kernel as a symmetric matrix over the samples and the outputs that are not in `trace_axes`."""
+    refuse_kernel_shape(k_train_train, y_shape, trace_axes)
+    k, facts = symmetric(as_matrix(jnp.asarray(k_train_train)))
+    return refuse_kernel(k, *facts)
+
+
+def refuse_shape(value: Array, shape: tuple[int, ...], name: str) -> None:
+    """Outputs are a number for all, or of exactly `shape`."""
     if value.ndim and value.shape != shape:
         raise ValueError(
             f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}."
         )
+
+
+def check_shape(value: Array, shape: tuple[int, ...], name: str) -> Array:
+    """`value` broadcast from a scalar, or of exactly `shape`."""
+    refuse_shape(value, shape, name)
     return jnp.broadcast_to(value, shape)
 
 

@@ -3,7 +3,7 @@
 from collections import namedtuple
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,29 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import anything, array, checked, flag, function, is_traced, optional, tree
+from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import exact
 from ntkdecay.predict import _axes
 from ntkdecay.predict._checks import (
+    L2,
+    LEARNING_RATE,
+    REDUCTION,
+    TIME,
+    TRACE_AXES,
+    as_array,
     as_float,
     as_matrix,
-    check_degree,
-    check_l2,
-    check_non_negative,
-    is_traced,
+    network_degree,
+    traced_non_negative,
 )
 from ntkdecay.predict._modes import Modes, decompose
-from ntkdecay.predict._request import Reduction
-from ntkdecay.predict._response import on_training_set, response
+from ntkdecay.predict._programs import program_of
+from ntkdecay.predict._request import Reduction, Task, describe
+from ntkdecay.predict._response import response
 
 Regime = Literal["nngp", "ntk"]
+INPUTS = tree(what="inputs of `kernel_fn`, an array or a tree of arrays of a floating dtype")
 
 
 class Gaussian(NamedTuple):
@@ -35,31 +43,29 @@ class Gaussian(NamedTuple):
     covariance: Array  # of the shape of a kernel between the points, times first
 
 
-class EnsembleFn(Protocol):
-    """`predict_fn(t, x_test, get, compute_cov)`, as in neural_tangents.predict."""
-
-    def __call__(
-        self,
-        t: ArrayLike | None = None,
-        x_test: Any = None,
-        get: Regime | tuple[Regime, ...] | None = None,
-        compute_cov: bool = False,
-        **kernel_fn_test_test_kwargs: Any,
-    ) -> Any: ...
-
-
+@checked(
+    kernel_fn=function("of two sets of inputs, the third of a network's"),
+    x_train=INPUTS,
+    y_train=array(),
+    l2=L2,
+    degree=network_degree(),
+    reduction=REDUCTION,
+    learning_rate=LEARNING_RATE,
+    trace_axes=TRACE_AXES,
+    kernel_fn_train_train_kwargs=anything(),
+)
 def gradient_descent_mse_ensemble(
     kernel_fn: Callable[..., Any],
     x_train: Any,
     y_train: ArrayLike,
     *,
     l2: ArrayLike,
-    degree: float,
+    degree: float | Degree,
     reduction: Reduction = "mean",
     learning_rate: ArrayLike = 1.0,
     trace_axes: int | tuple[int, ...] = (-1,),
     **kernel_fn_train_train_kwargs: Any,
-) -> EnsembleFn:
+) -> "EnsembleFn":
     r"""Mean and covariance of infinitely wide networks trained on MSE with L2 from all initializations.
 
     .. math:: f_*(t) = \varphi f_*(0) + K_* [X(\Theta_0)\,y - \psi(\Theta_0)\,f(0)], \qquad
@@ -104,126 +110,188 @@ def gradient_descent_mse_ensemble(
     Raises:
         ValueError: as `gradient_descent_mse`, or if `get` or a keyword argument is not understood.
     """
-    degree = check_degree(degree)
-    l2 = check_l2(l2)
-    learning_rate = check_non_negative(
-        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
-    )
     (y_train,) = as_float(y_train)
-    known: dict[str, Any] = {}
-    traced = is_traced(x_train, kernel_fn_train_train_kwargs)
+    task = describe(y_train, l2, degree, reduction, learning_rate, "origin", trace_axes)
+    samples = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(x_train)}
+    if samples != {task.shape[:1]}:
+        counts = " and ".join(str(*one) for one in samples)
+        raise ValueError(
+            f"`x_train` has {counts or 'no'} samples and `y_train` {task.shape[0]}; there must be a label for each."
+        )
+    return EnsembleFn(task, kernel_fn, x_train, kernel_fn_train_train_kwargs)
 
-    def kernels(x1: Any, x2: Any, get: tuple[str, ...], kwargs: dict) -> dict[str, Array]:
-        with exact():
-            found = kernel_fn(x1, x2, get, **kwargs)
-        return {name: jnp.asarray(getattr(found, name), y_train.dtype) for name in get}
 
-    def once(names: tuple[str, ...], make: Callable[[tuple[str, ...]], dict]) -> dict[str, Any]:
-        """What is not known yet is made, and kept unless the training set is traced."""
-        if traced:
-            return make(names)
-        with jax.ensure_compile_time_eval():  # under jit too: XLA is slow at folding constants
-            missing = tuple(name for name in names if name not in known)
-            known.update(make(missing) if missing else {})
-        return {name: known[name] for name in names}
+class EnsembleFn:
+    """The ensemble at any time: `predict_fn(t, x_test, get, compute_cov)`, as in neural_tangents.predict.
 
-    def predict_fn(
+    Args:
+        t: time, any shape, >= 0 or inf; None is inf.
+        x_test: test inputs; None: the training points.
+        get: "ntk", "nngp", a tuple of them, or None for both.
+        compute_cov: whether the covariance is asked too.
+        **kernel_fn_test_test_kwargs: passed to `kernel_fn`; what is not given is as for the training kernel.
+
+    Returns:
+        The mean, or `Gaussian(mean, covariance)`; a namedtuple of these where `get` is not one name.
+    """
+
+    def __init__(
+        self, task: Task, kernel_fn: Callable[..., Any], x_train: Any, kwargs: dict[str, Any]
+    ) -> None:
+        self._task, self._kernel_fn, self._x_train, self._kwargs = task, kernel_fn, x_train, kwargs
+        self._known: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return (
+            "<predict_fn(t=None, x_test=None, get=None, compute_cov=False) of gradient_descent_mse_ensemble for labels "
+            f"of shape {self._task.shape}, degree={self._task.degree}>"
+        )
+
+    @checked(
+        t=optional(TIME),
+        x_test=optional(INPUTS),
+        get=anything(),
+        compute_cov=flag(),
+        kernel_fn_test_test_kwargs=anything(),
+    )
+    def __call__(
+        self,
         t: ArrayLike | None = None,
         x_test: Any = None,
         get: Regime | tuple[Regime, ...] | None = None,
         compute_cov: bool = False,
         **kernel_fn_test_test_kwargs: Any,
     ) -> Any:
-        regimes = _regimes(get)
-        t = check_non_negative(
-            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
-        )
-        times = jnp.asarray(t, y_train.dtype)
-        time = (jnp.asarray(learning_rate, y_train.dtype) * times).reshape(-1, 1)
+        task, regimes = self._task, _regimes(get)
+        t = jnp.inf if t is None else t
+        t = traced_non_negative(t, "t", "gradient-flow time starts at initialization")
         needed = tuple(
             name for name in ("nngp", "ntk") if name in regimes or (compute_cov and name == "nngp")
         )
-        train = once(
-            needed, lambda names: kernels(x_train, None, names, kernel_fn_train_train_kwargs)
+        train = self._once(needed, lambda names: self._kernels(self._kwargs, (names,))[0])
+        modes = self._once(
+            tuple(f"modes of {regime}" for regime in regimes),
+            lambda names: {
+                name: decompose(train[name.split()[-1]], task.shape, task.trace_axes, task.outputs)
+                for name in names
+            },
         )
-        if x_test is None:
-            between, within = train, {}
-        else:
-            mixed, test = _combine(kernel_fn_train_train_kwargs, kernel_fn_test_test_kwargs)
-            between = kernels(x_test, x_train, needed, mixed)
-            within = kernels(x_test, None, ("nngp",), test) if compute_cov else {}
-
-        def one(regime: str) -> Array | Gaussian:
-            modes: Modes = once(
-                (f"modes of {regime}",),
-                lambda names: {
-                    names[0]: decompose(train[regime], y_train.shape, trace_axes, reduction)
-                },
-            )[f"modes of {regime}"]
-            shape = _axes.test_shape(between[regime].shape, y_train.shape, modes.trace_axes)
-            k = 1.0 if regime == "nngp" else degree
-            pull = as_matrix(between[regime]) / modes.outputs
-            strength = jnp.asarray(l2, y_train.dtype)
-            mean = _mean(
-                time, modes.rates, modes.vectors, strength, pull, modes.project(y_train), k
-            )
-            mean = _axes.restore(mean, times.shape, shape, modes.trace_axes)
-            if not compute_cov:
-                return mean
-            if x_test is None:
-                nngp = as_matrix(train["nngp"])
-                cov = _train_covariance(time, modes.rates, modes.vectors, strength, nngp, k)
-            else:
-                nngp = (as_matrix(part["nngp"]) for part in (train, between, within))
-                cov = _test_covariance(time, modes.rates, modes.vectors, strength, pull, *nngp, k)
-            return Gaussian(mean, _as_kernel(cov, times.shape, between[regime].shape[::2]))
-
-        found = [one(regime) for regime in regimes]
+        between = within = None
+        if x_test is not None:
+            mixed, test = _combine(self._kwargs, kernel_fn_test_test_kwargs)
+            asked = (needed, ("nngp",) if compute_cov else ())
+            between, within = self._kernels((mixed, test), asked, x_test)
+        seen = train if between is None else between
+        shapes = tuple(
+            _axes.test_shape(seen[regime].shape, task.shape, task.trace_axes) for regime in regimes
+        )
+        found = _gaussian(
+            task,
+            tuple(modes.values()),
+            as_array(t, task.y.dtype),
+            train,
+            between,
+            within,
+            regimes,
+            shapes,
+            bool(compute_cov),
+        )
         return found[0] if isinstance(get, str) else _gaussians(regimes)(*found)
 
-    return predict_fn
+    def _once(self, names: tuple[str, ...], make: Callable[[tuple[str, ...]], dict]) -> dict:
+        """What is not known yet is made, and kept unless the training set is traced."""
+        if is_traced(self._x_train, self._kwargs):
+            return make(names)
+        with jax.ensure_compile_time_eval():  # under jit too: XLA is slow at folding constants
+            missing = tuple(name for name in names if name not in self._known)
+            self._known.update(make(missing) if missing else {})
+        return {name: self._known[name] for name in names}
+
+    def _kernels(
+        self, kwargs: Any, get: tuple[tuple[str, ...], ...], x_test: Any = None
+    ) -> tuple[dict[str, Array], ...]:
+        """The training kernels, or, given test points, those between test and training points and among the former."""
+        leaves, tree = jax.tree.flatten((self._x_train, x_test, kwargs))
+        fixed = tuple(
+            None if isinstance(leaf, (np.ndarray, Array, float)) else leaf for leaf in leaves
+        )
+        numbers = [leaf if rest is None else None for leaf, rest in zip(leaves, fixed, strict=True)]
+        arguments = numbers, (tree, fixed, get, self._task.y.dtype)
+        try:
+            return program_of(self._kernel_fn, _evaluate, 1)(*arguments)
+        except OUTSIDE_OF_JAX:
+            if is_traced(leaves):
+                raise
+            return _evaluate(self._kernel_fn, *arguments)
 
 
-@partial(jax.jit, static_argnums=6)
-def _mean(
-    t: Array, rates: Array, vectors: Array, l2: Array, pull: Array, y: Array, degree: float
-) -> Array:
-    """(times, rows of the test set, traced outputs)."""
-    learned = response(t, rates[None], l2[None, None], degree).learned_per_rate
-    return jnp.einsum("na,tao->tno", pull @ vectors, learned[..., None] * y[None])
+# what a kernel function raises that cannot be traced: it is called as it is
+OUTSIDE_OF_JAX = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
-@partial(jax.jit, static_argnums=5)
-def _train_covariance(
-    t: Array, rates: Array, vectors: Array, l2: Array, nngp: Array, degree: float
-) -> Array:
-    """(times, rows, rows): what is kept of f(0), without the cancellation at test points."""
-    kept, _, _ = on_training_set(t, rates[None], l2[None, None], degree)
-    p = vectors[None] * kept[:, None, :]
-    return jnp.einsum("tna,ab,tmb->tnm", p, vectors.T @ nngp @ vectors, p)
+def _evaluate(kernel_fn: Callable[..., Any], numbers: list, fixed: Any) -> tuple[dict, ...]:
+    tree, rest, get, dtype = fixed
+    leaves = [b if a is None else a for a, b in zip(numbers, rest, strict=True)]
+    x_train, x_test, kwargs = jax.tree.unflatten(tree, leaves)
+    pairs = ((x_train, None, kwargs),)
+    if x_test is not None:
+        pairs = ((x_test, x_train, kwargs[0]), (x_test, None, kwargs[1]))
+
+    def kernels(x1: Any, x2: Any, kwargs: dict, names: tuple[str, ...]) -> dict[str, Array]:
+        if not names:
+            return {}
+        with exact():
+            found = kernel_fn(x1, x2, names, **kwargs)
+        return {name: jnp.asarray(getattr(found, name), dtype) for name in names}
+
+    return tuple(kernels(*pair, names) for pair, names in zip(pairs, get, strict=True))
 
 
-@partial(jax.jit, static_argnums=8)
-def _test_covariance(
+@partial(jax.jit, static_argnums=(6, 7, 8))
+def _gaussian(
+    task: Task,
+    modes: tuple[Modes, ...],
     t: Array,
-    rates: Array,
-    vectors: Array,
-    l2: Array,
-    pull: Array,
-    nngp: Array,
-    nngp_between: Array,
-    nngp_within: Array,
-    degree: float,
-) -> Array:
-    """(times, rows of the test set, rows of the test set)."""
-    r = response(t, rates[None], l2[None, None], degree)
-    forgotten = r.forgotten[..., None]
-    # P Kᵀ and P K Pᵀ with P = pull · V ψ Vᵀ, K in the eigenbasis
-    p = (pull @ vectors)[None] * r.kept_per_rate[:, None, :]
-    crossed = jnp.einsum("tna,am->tnm", p, vectors.T @ nngp_between.T)
-    quadratic = jnp.einsum("tna,ab,tmb->tnm", p, vectors.T @ nngp @ vectors, p)
-    crossed = crossed + jnp.swapaxes(crossed, 1, 2)
-    return forgotten**2 * nngp_within[None] - forgotten * crossed + quadratic
+    train: dict[str, Array],
+    between: dict[str, Array] | None,
+    within: dict[str, Array] | None,
+    regimes: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    compute_cov: bool,
+) -> tuple[Array | Gaussian, ...]:
+    time, l2, flat = task.time(t), task.decay.values, task.flat(task.y, task.shape)
+
+    def one(regime: str, modes: Modes, shape: tuple[int, ...]) -> Array | Gaussian:
+        degree = 1.0 if regime == "nngp" else task.degree
+        seen = (train if between is None else between)[regime]
+        pull = as_matrix(seen) / task.outputs @ modes.vectors
+        r = response(time, modes.rates[None], l2[None, None], degree)
+        # as in `gradient_descent_mse`: a mode without a gradient reaches no other point
+        reaches = (modes.rates > 0)[None]
+        learned = jnp.where(reaches, r.learned_per_rate, 0.0)
+        mean = jnp.einsum("na,tao->tno", pull, learned[..., None] * (modes.vectors.T @ flat)[None])
+        mean = task.restore(mean, t, shape)
+        if not compute_cov:
+            return mean
+        nngp = modes.vectors.T @ as_matrix(train["nngp"])
+        if between is None or within is None:  # what is kept of f(0), without cancellation
+            p = modes.vectors[None] * r.kept[:, None, :]
+            cov = jnp.einsum("tna,ab,tmb->tnm", p, nngp @ modes.vectors, p)
+        else:  # P Kᵀ and P K Pᵀ with P = pull · V ψ Vᵀ, K in the eigenbasis
+            forgotten = r.forgotten[..., None]
+            p = pull[None] * jnp.where(reaches, r.kept_per_rate, 0.0)[:, None, :]
+            crossed = jnp.einsum("tna,am->tnm", p, modes.vectors.T @ as_matrix(between["nngp"]).T)
+            crossed = crossed + jnp.swapaxes(crossed, 1, 2)
+            quadratic = jnp.einsum("tna,ab,tmb->tnm", p, nngp @ modes.vectors, p)
+            own = forgotten**2 * as_matrix(within["nngp"])[None]
+            cov = own - forgotten * crossed + quadratic
+        return Gaussian(mean, _as_kernel(cov, t.shape, seen.shape[::2]))
+
+    return tuple(one(*which) for which in zip(regimes, modes, shapes, strict=True))
 
 
 def _as_kernel(cov: Array, t_shape: tuple[int, ...], kept: tuple[int, ...]) -> Array:
@@ -234,8 +302,8 @@ def _as_kernel(cov: Array, t_shape: tuple[int, ...], kept: tuple[int, ...]) -> A
 
 
 def _regimes(get: Any) -> tuple[str, ...]:
-    names = ("nngp", "ntk") if get is None else (get,) if isinstance(get, str) else tuple(get)
-    names = tuple(name.lower() for name in names)
+    names = ("nngp", "ntk") if get is None else (get,) if isinstance(get, str) else get
+    names = tuple(str(name).lower() for name in names) if isinstance(names, (tuple, list)) else ()
     if not names or len(set(names)) < len(names) or not set(names) <= {"nngp", "ntk"}:
         raise ValueError(
             f'`get` is {get!r}; allowed are "nngp", "ntk", a tuple of them without repetition, and None.'

@@ -11,12 +11,22 @@ from jax import Array
 from jax import ensure_compile_time_eval as at_once
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import is_traced
 from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import as_float, is_traced, refuse
+from ntkdecay.predict._checks import (
+    as_float,
+    check_degree,
+    check_non_negative,
+    check_origin,
+    check_reduction,
+    check_request,
+    check_shape,
+    refuse,
+)
 from ntkdecay.predict._krylov import Krylov, Product, deepen, krylov
-from ntkdecay.predict._mse import _train, _weights
-from ntkdecay.predict._request import Origin, PredictFn, Reduction, describe, predictor
-from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._mse import everywhere, trained
+from ntkdecay.predict._request import Origin, Reduction, Task, describe
+from ntkdecay.predict._schedule import Pieces, PiecewiseConstant, penalty
 
 FIRST_DEPTH = 16
 
@@ -33,7 +43,7 @@ def gradient_descent_mse_matrix_free(
     trace_axes: int | tuple[int, ...] = (-1,),
     tolerance: float = 1e-5,
     max_depth: int = 512,
-) -> PredictFn:
+) -> Any:
     r"""`gradient_descent_mse` from products with the kernel.
 
     .. math:: f(t) = X_t(\Theta_0)\,y + e^{-x_t(\Theta_0)} f(0) \approx
@@ -73,8 +83,13 @@ def gradient_descent_mse_matrix_free(
     if max_depth < 1:
         raise ValueError(f"`max_depth` is {max_depth}; it must be >= 1.")
     (y_train,) = as_float(y_train)
+    check_degree(degree)
+    penalty()("l2", l2)
+    check_non_negative(learning_rate, "learning_rate", "it turns steps into gradient-flow time")
+    check_origin(l2_from)
+    check_reduction(reduction)
     task = describe(y_train, l2, degree, reduction, learning_rate, l2_from, trace_axes)
-    y, dtype, decay = task.y, y_train.dtype, task.decay
+    y, dtype, decay = task.flat(task.y, task.shape), y_train.dtype, task.pieces()
     rows = _axes.kept(task.shape, task.trace_axes)
     m = math.prod(rows)
     max_depth = min(max_depth, m)
@@ -159,4 +174,57 @@ def gradient_descent_mse_matrix_free(
         far, _ = _weights(time, none[0], none, decay, none, none, task.degree)
         return parts[0], far, parts[1]
 
-    return predictor(task, test_side, solve)
+    return _predictor(task, test_side, solve)
+
+
+def _train(t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Any, y: Any, k: float) -> Any:
+    return jnp.einsum("ia,tao->tio", vectors, trained(t, rates, decay, f0, y, k))
+
+
+def _weights(
+    t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Any, y: Any, k: float
+) -> Any:
+    _, far, w = everywhere(t, rates, decay, f0, y, k, rates > 0)
+    return far, jnp.einsum("ia,tao->tio", vectors, w)
+
+
+def _predictor(task: Task, test_side: Any, solve: Any) -> Any:
+    """The `predict_fn` around a way to solve the task.
+
+    `test_side(k_test_train)` gives what `solve` needs of it and the shape of the outputs on the test set;
+    `solve(time, start, test, wants_train)` gives f on the training points (of a `still` task: less `start`),
+    (times, m, o), what multiplies f_0 on test points, (times, 1), and the rest of f there; None for what was
+    not asked.
+    """
+    dtype = task.y.dtype
+
+    def predict_fn(
+        t: ArrayLike | None = None,
+        fx_train_0: ArrayLike | None = 0.0,
+        fx_test_0: ArrayLike | None = None,
+        k_test_train: Any = None,
+    ) -> Any:
+        check_request(fx_train_0, fx_test_0, k_test_train)
+        t = check_non_negative(
+            jnp.inf if t is None else t, "t", "gradient-flow time starts at initialization"
+        )
+        times = jnp.asarray(t, dtype)
+        time = (jnp.asarray(task.learning_rate) * times).reshape(-1, 1)
+        start = flat(0.0 if fx_train_0 is None else fx_train_0, task.shape, "fx_train_0")
+        test, shape = (None, ()) if fx_test_0 is None else test_side(k_test_train)
+        start_test = None if fx_test_0 is None else flat(fx_test_0, shape, "fx_test_0")
+        fx_train, far, pulled = solve(time, start, test, fx_train_0 is not None)
+        if fx_train is not None:
+            fx_train = fx_train + start[None] if task.still else fx_train
+            fx_train = _axes.restore(fx_train, times.shape, task.shape, task.trace_axes)
+        if start_test is None:
+            return fx_train
+        far = jnp.ones_like(far) if task.still else far
+        fx_test = far[..., None] * start_test[None] + pulled
+        fx_test = _axes.restore(fx_test, times.shape, shape, task.trace_axes)
+        return fx_test if fx_train_0 is None else (fx_train, fx_test)
+
+    def flat(f: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
+        return _axes.flatten(check_shape(jnp.asarray(f, dtype), shape, name), task.trace_axes)
+
+    return predict_fn

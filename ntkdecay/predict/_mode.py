@@ -6,15 +6,31 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import as_float, check_degree, check_non_negative
+from ntkdecay._checks import array, checked
+from ntkdecay.homogeneity import Degree
+from ntkdecay.predict._checks import (
+    TIME,
+    as_degree,
+    as_float,
+    network_degree,
+    traced_non_negative,
+)
 from ntkdecay.predict._response import Prepared, on_training_set_prepared, prepare
 
 
+@checked(
+    t=TIME,
+    eigenvalue=array(low=0, why="a kernel is positive semi-definite"),
+    l2=array(low=0, why="it multiplies ‖θ‖²/2 in the loss"),
+    degree=network_degree(),
+    f0=array(),
+    y=array(),
+)
 def mode(
     t: ArrayLike,
     eigenvalue: ArrayLike,
     l2: ArrayLike,
-    degree: float,
+    degree: float | Degree,
     f0: ArrayLike = 0.0,
     y: ArrayLike = 1.0,
 ) -> Array:
@@ -42,17 +58,16 @@ def mode(
     Raises:
         ValueError: if `degree` is outside its range, or `t`, `eigenvalue` or `l2` is negative.
     """
-    degree = check_degree(degree)
-    t = check_non_negative(t, "t", "gradient-flow time starts at initialization")
-    eigenvalue = check_non_negative(eigenvalue, "eigenvalue", "a kernel is positive semi-definite")
-    l2 = check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
+    t = traced_non_negative(t, "t", "gradient-flow time starts at initialization")
+    eigenvalue = traced_non_negative(eigenvalue, "eigenvalue", "a kernel is positive semi-definite")
+    l2 = traced_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
     arguments = as_float(t, eigenvalue, l2, f0, y)
     ndim = max(argument.ndim for argument in arguments)
     t, eigenvalue, l2, f0, y = (
         argument.reshape((1,) * (ndim - argument.ndim) + argument.shape) for argument in arguments
     )
-    prepared = prepare(t, eigenvalue, l2, degree)
-    return _mode(t, eigenvalue, l2, f0, y, prepared, degree)
+    k = as_degree(degree)
+    return _mode(t, eigenvalue, l2, f0, y, prepare(t, eigenvalue, l2, k), k)
 
 
 @partial(jax.jit, static_argnums=6)

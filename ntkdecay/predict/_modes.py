@@ -1,37 +1,61 @@
 """The eigenmodes of a training kernel."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import check_kernel, check_reduction, check_spectrum
+from ntkdecay._checks import is_traced
+from ntkdecay.predict._checks import (
+    as_matrix,
+    refuse_kernel,
+    refuse_kernel_shape,
+    refuse_spectrum,
+    symmetric,
+)
 
 
-class Modes(NamedTuple):
-    """A kernel's eigenvectors and the rates γ at which their modes learn."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Modes:
+    r"""A kernel's eigenvectors and the rates γ at which their modes learn.
+
+    Eigenvalues below 4√m ε γ_max, with ε the dtype's precision, count as 0: the kernel cannot learn what they
+    carry, neither on training nor on test points. (Rounding moves the zeros of a rank-deficient kernel by at most
+    3 ε γ_max up to m = 1500, growing like √m; a threshold of m ε γ_max would in float32 cut modes that are there.)
+    """
 
     rates: Array  # (m,), ascending; divided by the number of outputs when the loss is their mean
     vectors: Array  # (m, m), in columns
-    trace_axes: tuple[int, ...]  # from the end, as y_train's
-    outputs: int  # what the loss divides every kernel by: the number of outputs, or 1 for their sum
+    outputs: int = field(metadata={"static": True})  # what the loss divides every kernel by
 
-    def project(self, f: Array) -> Array:
-        """Outputs in the eigenbasis, (modes, traced outputs)."""
-        return self.vectors.T @ _axes.flatten(f, self.trace_axes)
+
+def negligible(eigenvalues: Array, size: int) -> Array:
+    """Below what an eigenvalue of a matrix (size, size) is 0 to rounding."""
+    largest = eigenvalues.max()
+    return 4 * math.sqrt(size) * jnp.finfo(eigenvalues.dtype).eps * largest
 
 
 def decompose(
-    k_train_train: Array,
-    y_shape: tuple[int, ...],
-    trace_axes: int | tuple[int, ...],
-    reduction: str,
+    k_train_train: Array, y_shape: tuple[int, ...], trace_axes: tuple[int, ...], outputs: int
 ) -> Modes:
-    """The modes of a training kernel for labels of shape `y_shape`."""
-    check_reduction(reduction)
-    traced = _axes.canonical(trace_axes, y_shape)
-    values, vectors = jnp.linalg.eigh(check_kernel(k_train_train, y_shape, traced))
-    outputs = math.prod(y_shape) if reduction == "mean" else 1
-    return Modes(check_spectrum(values) / outputs, vectors, traced, outputs)
+    """The modes of a training kernel for labels of shape `y_shape`, checked."""
+    refuse_kernel_shape(k_train_train, y_shape, trace_axes)
+    modes, symmetry, spectrum = _decompose(k_train_train, outputs)
+    facts = (modes.rates, symmetry, spectrum)
+    rates, symmetry, spectrum = facts if is_traced(facts) else jax.device_get(facts)
+    refused = refuse_spectrum(refuse_kernel(rates, *symmetry), *spectrum, rates.size)
+    return replace(modes, rates=refused) if is_traced(refused) else modes
+
+
+@partial(jax.jit, static_argnums=1)
+def _decompose(k: Array, outputs: int) -> tuple[Modes, Any, Any]:
+    """Modes, and what the kernel is asked."""
+    k, symmetry = symmetric(as_matrix(k))
+    values, vectors = jnp.linalg.eigh(k)
+    rates = jnp.where(values > negligible(values, values.size), values, 0.0) / outputs
+    return Modes(rates, vectors, outputs), symmetry, (values.min(), jnp.abs(values).max())

@@ -1,5 +1,7 @@
 """Gradient descent on MSE with L2: training and test points, any time, in closed form."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,20 +10,44 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, optional
+from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes
-from ntkdecay.predict._checks import as_float, as_matrix
-from ntkdecay.predict._modes import decompose
-from ntkdecay.predict._request import Origin, PredictFn, Reduction, describe, predictor
+from ntkdecay.predict._checks import (
+    LEARNING_RATE,
+    ORIGIN,
+    REDUCTION,
+    TIME,
+    TRACE_AXES,
+    as_array,
+    as_float,
+    as_matrix,
+    kernel,
+    network_degree,
+    refuse_shape,
+)
+from ntkdecay.predict._modes import Modes, decompose
+from ntkdecay.predict._request import Origin, PredictFn, Reduction, Task, describe
 from ntkdecay.predict._response import on_training_set, response
-from ntkdecay.predict._schedule import Pieces, PiecewiseConstant
+from ntkdecay.predict._schedule import Pieces, PiecewiseConstant, elapsed, penalty
 
 
+@checked(
+    k_train_train=kernel(),
+    y_train=array(),
+    l2=penalty(),
+    degree=network_degree(),
+    reduction=REDUCTION,
+    learning_rate=LEARNING_RATE,
+    l2_from=ORIGIN,
+    trace_axes=TRACE_AXES,
+)
 def gradient_descent_mse(
     k_train_train: ArrayLike,
     y_train: ArrayLike,
     *,
     l2: ArrayLike | PiecewiseConstant,
-    degree: float,
+    degree: float | Degree,
     reduction: Reduction = "mean",
     learning_rate: ArrayLike = 1.0,
     l2_from: Origin = "origin",
@@ -65,58 +91,115 @@ def gradient_descent_mse(
     """
     k_train_train, y_train = as_float(k_train_train, y_train)
     task = describe(y_train, l2, degree, reduction, learning_rate, l2_from, trace_axes)
-    modes = decompose(k_train_train, y_train.shape, trace_axes, reduction)
-    y = modes.vectors.T @ task.y
-
-    def test_side(k_test_train: ArrayLike) -> tuple[Array, tuple[int, ...]]:
-        k = jnp.asarray(k_test_train, y.dtype)
-        return as_matrix(k) / task.outputs, _axes.test_shape(k.shape, task.shape, task.trace_axes)
-
-    def solve(time: Array, start: Array, k_test: Array | None, wants_train: bool) -> Any:
-        f0 = modes.vectors.T @ start
-        f0, labels = (jnp.zeros_like(f0), y - f0) if task.still else (f0, y)
-        arguments = time, modes.rates, modes.vectors, task.decay, f0, labels, task.degree
-        train = _train(*arguments) if wants_train else None
-        if k_test is None:
-            return train, None, None
-        far, w = _weights(*arguments)
-        return train, far, jnp.einsum("ni,tio->tno", k_test, w)
-
-    return predictor(task, test_side, solve)
+    modes = decompose(k_train_train, task.shape, task.trace_axes, task.outputs)
+    return InClosedForm(task, modes)
 
 
-@partial(jax.jit, static_argnums=6)
-def _train(
-    t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Array, y: Array, degree: float
-) -> Array:
-    """f on the training points, (times, m, traced outputs)."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class InClosedForm(PredictFn):
+    __doc__ = PredictFn.__doc__
+
+    task: Task
+    modes: Modes
+    of = "gradient_descent_mse"
+
+    @checked(
+        t=optional(TIME),
+        fx_train_0=optional(array()),
+        fx_test_0=optional(array()),
+        k_test_train=optional(kernel()),
+    )
+    def __call__(
+        self,
+        t: ArrayLike | None = None,
+        fx_train_0: ArrayLike | None = 0.0,
+        fx_test_0: ArrayLike | None = None,
+        k_test_train: ArrayLike | None = None,
+    ) -> Any:
+        t, start, start_test = self._asked(t, fx_train_0, fx_test_0, k_test_train)
+        if start_test is None:
+            return _on_training_points(self, t, start)
+        k = as_array(k_test_train, self.task.y.dtype)
+        shape = _axes.test_shape(k.shape, self.task.shape, self.task.trace_axes)
+        refuse_shape(start_test, shape, "fx_test_0")
+        return _on_test_points(self, t, start, start_test, k, shape)
+
+
+@jax.jit
+def _on_training_points(model: InClosedForm, t: Array, start: Array) -> Array:
+    task, modes = model.task, model.modes
+    start = task.flat(start, task.shape)
+    f0, y = (modes.vectors.T @ f for f in (start, task.flat(task.y, task.shape)))
+    f0, y = (jnp.zeros_like(f0), y - f0) if task.still else (f0, y)
+    f = trained(task.time(t), modes.rates, task.pieces(), f0, y, task.degree)
+    f = jnp.einsum("ia,tao->tio", modes.vectors, f)
+    return task.restore(f + start[None] if task.still else f, t, task.shape)
+
+
+@partial(jax.jit, static_argnames="shape")
+def _on_test_points(
+    model: InClosedForm,
+    t: Array,
+    start: Array | None,
+    start_test: Array,
+    k_test_train: Array,
+    shape: tuple[int, ...],
+) -> Any:
+    task, modes = model.task, model.modes
+    start_train = task.flat(0.0 if start is None else start, task.shape)
+    f0, y = (modes.vectors.T @ f for f in (start_train, task.flat(task.y, task.shape)))
+    f0, y = (jnp.zeros_like(f0), y - f0) if task.still else (f0, y)
+    time, decay = task.time(t), task.pieces()
+    f, far, w = everywhere(time, modes.rates, decay, f0, y, task.degree, modes.rates > 0)
+    far = jnp.ones_like(far) if task.still else far
+    w = jnp.einsum("ia,tao->tio", modes.vectors, w)
+    pulled = jnp.einsum("ni,tio->tno", as_matrix(k_test_train) / modes.outputs, w)
+    test = far[..., None] * task.flat(start_test, shape)[None] + pulled
+    test = task.restore(test, t, shape)
+    if start is None:
+        return test
+    f = jnp.einsum("ia,tao->tio", modes.vectors, f)
+    return task.restore(f + start_train[None] if task.still else f, t, task.shape), test
+
+
+def composed(piece: Callable, state: Any, decay: Pieces, degree: float) -> Any:
+    """The state after all pieces of λ(t)."""
+    pieces = (decay, decay.kernel_scale(degree))
+    if decay.l2.size == 1:  # a loop would be compiled for nothing
+        return piece(state, jax.tree.map(lambda leaf: leaf[0], pieces))[0]
+    return jax.lax.scan(piece, state, pieces)[0]
+
+
+def trained(t: Array, rates: Array, decay: Pieces, f0: Array, y: Array, degree: float) -> Array:
+    """Each mode on the training points, (times, m, traced outputs), in the eigenbasis as f_0 and y are."""
 
     def piece(f: Array, now: tuple[Pieces, Array]) -> tuple[Array, None]:
         (l2, start, end), scale = now
-        elapsed = jnp.maximum(jnp.minimum(t, end) - start, 0)
-        kept, learned, _ = on_training_set(elapsed, rates[None] * scale, l2[None, None], degree)
+        passed = elapsed(t, start, end)
+        kept, learned, _ = on_training_set(passed, rates[None] * scale, l2[None, None], degree)
         return kept[..., None] * f + learned[..., None] * y[None], None
 
-    f = jnp.broadcast_to(f0, (t.shape[0], *f0.shape))
-    f, _ = jax.lax.scan(piece, f, (decay, decay.kernel_scale(degree)))
-    return jnp.einsum("ia,tao->tio", vectors, f)
+    return composed(piece, jnp.broadcast_to(f0, (t.shape[0], *f0.shape)), decay, degree)
 
 
-@partial(jax.jit, static_argnums=6)
-def _weights(
-    t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Array, y: Array, degree: float
-) -> tuple[Array, Array]:
-    """What is left of f_0 far from all training points, (times, 1), and what multiplies K_*, (times, m, o)."""
+def everywhere(
+    t: Array, rates: Array, decay: Pieces, f0: Array, y: Array, degree: float, pulls: Array
+) -> tuple[Array, Array, Array]:
+    """`trained`, what is left of f_0 far from all training points, (times, 1), and what multiplies K_* ê_a.
+
+    `pulls` says which modes reach other points: those with a gradient. A mode without one, γ = 0, is orthogonal
+    to every row of K_*, so that what its limit would carry there is rounding times t.
+    """
 
     def piece(state: tuple[Array, Array, Array], now: tuple[Pieces, Array]):
         (f, far, w), ((l2, start, end), scale) = state, now
-        elapsed = jnp.maximum(jnp.minimum(t, end) - start, 0)
-        r = response(elapsed, rates[None] * scale, l2[None, None], degree)
+        passed = elapsed(t, start, end)
+        r = response(passed, rates[None] * scale, l2[None, None], degree)
         pull = r.learned_per_rate[..., None] * y[None] - r.kept_per_rate[..., None] * f
+        pull = jnp.where(pulls[None, :, None], pull, 0.0)
         f = r.kept[..., None] * f + r.learned[..., None] * y[None]
         return (f, r.forgotten * far, r.forgotten[..., None] * w + scale * pull), None
 
     f = jnp.broadcast_to(f0, (t.shape[0], *f0.shape))
-    start = (f, jnp.ones_like(t), jnp.zeros_like(f))
-    (_, far, w), _ = jax.lax.scan(piece, start, (decay, decay.kernel_scale(degree)))
-    return far, jnp.einsum("ia,tao->tio", vectors, w)
+    return composed(piece, (f, jnp.ones_like(t), jnp.zeros_like(f)), decay, degree)

@@ -15,16 +15,19 @@ expansion is made once, in numpy at trace time, and what runs is three short pol
 A, B and S are polynomials fitted at Chebyshev nodes.
 """
 
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial import Polynomial, chebyshev
 
-from ntkdecay.predict._checks import as_float, check_degree
+from ntkdecay._checks import array, checked
+from ntkdecay.homogeneity import Degree
+from ntkdecay.predict._checks import as_degree, as_float, network_degree, traced_non_negative
 
 
 class Expansion(NamedTuple):
@@ -147,7 +150,8 @@ def polynomial(coefficients: np.ndarray, x: Array) -> Array:
     return (a + x * b) + x2 * (c + x * d)
 
 
-def quasi_static(u: ArrayLike, degree: float) -> Array:
+@checked(u=array(low=0, inf=True, why="it is a rate over a rate"), degree=network_degree())
+def quasi_static(u: ArrayLike, degree: float | Degree) -> Array:
     r"""The fraction of its label that a mode reaches while its decaying kernel still drives it.
 
     .. math:: G_s(u) = u^{1-s} e^{u} \Gamma(s, u), \qquad s = \frac{k-2}{2(k-1)}
@@ -165,12 +169,18 @@ def quasi_static(u: ArrayLike, degree: float) -> Array:
     Raises:
         ValueError: if `degree` is not above 1.
     """
-    if check_degree(degree) <= 1:
+    k = as_degree(degree)
+    if k <= 1:
         raise ValueError(
-            f"G_s is defined for degree > 1, not {degree}: at 0 and 1 the kernel does not decay."
+            f"`degree` is {degree}; G_s is defined for degree > 1: at 0 and 1 the kernel does not decay."
         )
-    (u,) = as_float(u)
-    e = expansion(float(degree))
+    (u,) = as_float(traced_non_negative(u, "u", "it is a rate over a rate"))
+    return _quasi_static(u, k)
+
+
+@partial(jax.jit, static_argnums=1)
+def _quasi_static(u: Array, degree: float) -> Array:
+    e = expansion(degree)
     tiny = jnp.finfo(u.dtype).tiny
     below = u < 1  # a clip would halve the derivative at the tie
     low = jnp.where(below, jnp.maximum(u, tiny), 1.0)

@@ -7,7 +7,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import check_non_negative, refuse
+from ntkdecay._checks import Rule, array, is_traced, shown
+from ntkdecay.predict._checks import L2, as_own, refuse, traced_non_negative
 
 
 class PiecewiseConstant(NamedTuple):
@@ -18,6 +19,33 @@ class PiecewiseConstant(NamedTuple):
 
     values: ArrayLike
     boundaries: ArrayLike
+
+
+class penalty(Rule):
+    """λ: one number >= 0, or `PiecewiseConstant`."""
+
+    refuses = L2.refuses
+    _values = array(low=0, ndim=1, why="it multiplies ‖θ‖²/2 in the loss")
+    _boundaries = array(above=0, ndim=1, empty=True, why="times at which λ changes")
+
+    @property
+    def asks(self) -> str:
+        return f"{L2.asks}; or `PiecewiseConstant`"
+
+    def __call__(self, name: str, value: Any) -> None:
+        if callable(value):
+            raise TypeError(
+                f"`{name}` is {shown(value)}; a schedule must be `PiecewiseConstant` here: `sgd` takes functions of the step."
+            )
+        if not isinstance(value, PiecewiseConstant):
+            return L2(name, value)
+        self._values(f"{name}.values", value.values)
+        self._boundaries(f"{name}.boundaries", value.boundaries)
+        pieces, edges = np.size(value.values), np.size(value.boundaries)
+        if edges != pieces - 1:
+            raise ValueError(
+                f"`{name}` has {pieces} values and {edges} boundaries; pieces need one boundary less than values."
+            )
 
 
 class Pieces(NamedTuple):
@@ -34,29 +62,30 @@ class Pieces(NamedTuple):
         return jnp.exp(-2 * (degree - 1) * jnp.cumsum(worn))
 
 
-def pieces(l2: Any, learning_rate: Array, dtype: Any) -> Pieces:
-    """λ of the caller, a number or `PiecewiseConstant`, as pieces."""
-    values, boundaries = l2 if isinstance(l2, PiecewiseConstant) else (l2, ())
-    values = check_non_negative(values, "l2", "it multiplies ‖θ‖²/2 in the loss")
-    values = jnp.asarray(values, dtype)
-    boundaries = jnp.asarray(
-        np.zeros(0) if isinstance(boundaries, tuple) and not boundaries else boundaries, dtype
-    )
-    if isinstance(l2, PiecewiseConstant) and (
-        values.ndim != 1 or boundaries.shape != (values.size - 1,)
-    ):
-        raise ValueError(
-            f"`l2` has {values.shape} values and {boundaries.shape} boundaries; pieces need one boundary less than values."
-        )
-    if not isinstance(l2, PiecewiseConstant) and values.ndim:
-        raise ValueError(
-            f"`l2` has shape {values.shape}; it must be a number (vmap over it) or `PiecewiseConstant`."
-        )
-    edges = jnp.concatenate([jnp.zeros(1, dtype), boundaries])
-    boundaries = refuse(
-        boundaries,
-        (edges[1:] <= edges[:-1]).any(),
-        "The boundaries of `l2` must be ascending and > 0.",
-    )
-    start = jnp.concatenate([jnp.zeros(1, dtype), learning_rate * boundaries])
-    return Pieces(values.reshape(-1), start, jnp.append(start[1:], jnp.inf))
+def elapsed(t: Array, start: Array, end: Array) -> Array:
+    """How much of the piece from `start` to `end` has passed at `t`; its derivatives are those from the right."""
+    return jnp.where(t >= start, jnp.where(t < end, t, end) - start, 0.0)
+
+
+class Schedule(NamedTuple):
+    """λ(t) as it was given, in the units of the predictor's t."""
+
+    values: Array  # (pieces,) or ()
+    boundaries: Array  # (pieces − 1,)
+
+    def pieces(self, learning_rate: Array) -> Pieces:
+        """Its pieces in gradient-flow time."""
+        l2 = self.values.reshape(-1)
+        start = jnp.concatenate([jnp.zeros_like(l2[:1]), learning_rate * self.boundaries])
+        return Pieces(l2, start, jnp.append(start[1:], jnp.inf))
+
+
+def schedule(l2: Any, dtype: Any) -> Schedule:
+    """λ of the caller, a number or `PiecewiseConstant`, on which a rule has looked."""
+    values, boundaries = l2 if isinstance(l2, PiecewiseConstant) else (l2, np.zeros(0))
+    values = as_own(traced_non_negative(values, "l2", "it multiplies ‖θ‖²/2 in the loss"), dtype)
+    boundaries = as_own(boundaries, dtype)
+    np_ = jnp if is_traced(boundaries) else np
+    falling = (np_.diff(boundaries, prepend=np_.zeros(1, dtype)) <= 0).any()
+    boundaries = refuse(boundaries, falling, "The boundaries of `l2` must be ascending and > 0.")
+    return Schedule(values, boundaries)

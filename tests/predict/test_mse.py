@@ -186,13 +186,19 @@ def test_float32_stays_float32_and_agrees(case):
     [
         ({"k_train_train": np.ones((3, 4))}, r"shape \(3, 4\), but labels of shape \(7, 3\)"),
         ({"k_train_train": np.triu(np.ones((7, 7)))}, r"not symmetric \(largest difference 1\)"),
-        ({"k_train_train": np.full((7, 7), np.nan)}, "NaN or infinite entries"),
-        ({"k_train_train": np.full((7, 7), np.inf)}, "NaN or infinite entries"),
+        (
+            {"k_train_train": np.full((7, 7), np.nan)},
+            "with NaN entries; it must be .* finite: the usual",
+        ),
+        (
+            {"k_train_train": np.full((7, 7), np.inf)},
+            "from inf to inf; it must be .* finite: the usual",
+        ),
         ({"k_train_train": -np.eye(7)}, "smallest eigenvalue is -1; compute it in float64"),
         ({"y_train": np.ones((6, 3))}, r"labels of shape \(6, 3\)"),
-        ({"l2": -1.0}, "`l2` must be >= 0"),
+        ({"l2": -1.0}, "`l2` is -1.0; it must be a number >= 0"),
         ({"degree": 0.5}, "`degree` is 0.5"),
-        ({"learning_rate": -1.0}, "`learning_rate` must be >= 0"),
+        ({"learning_rate": -1.0}, "`learning_rate` is -1.0; it must be a number >= 0"),
         ({"reduction": "max"}, "`reduction` is 'max'"),
         ({"trace_axes": (0,)}, "not their samples"),
         ({"trace_axes": (5,)}, "output axes"),
@@ -218,9 +224,9 @@ def test_bad_input_is_refused_in_one_sentence(case, change, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1.0,), "`t` must be >= 0"),
+        ((-1.0,), "`t` is -1.0; it must be an array of numbers >= 0"),
         ((1.0, np.ones(4)), "`fx_train_0` has shape"),
-        ((1.0, 0.0, 0.0), "needs `k_test_train`"),
+        ((1.0, 0.0, 0.0), "`k_test_train` is None, but `fx_test_0` needs it"),
         ((1.0, None, None), "nothing to predict"),
         ((1.0, 0.0, 0.0, np.ones((4, 6))), r"must be \(n_test, 7\)"),
         ((1.0, 0.0, np.ones((5, 3)), np.ones((4, 7))), "`fx_test_0` has shape"),
