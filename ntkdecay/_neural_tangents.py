@@ -268,3 +268,11 @@ monte_carlo_kernel_fn = _nt.monte_carlo_kernel_fn
 predict = _nt.predict
 stax = _nt.stax
 taylor_expand = _nt.taylor_expand
+
+_requirements: Any = importlib.import_module("neural_tangents._src.stax.requirements")
+Requirement = _requirements.Diagonal
+
+
+def requirement(rule: Any) -> Any:
+    """What a layer asks of its input's spatial covariance; `>>` composes and `&` joins them."""
+    return (_requirements.get_req(rule) or {}).get("diagonal_spatial", Requirement())

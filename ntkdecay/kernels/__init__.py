@@ -9,7 +9,15 @@ Gur-Ari 2020); the NNGP kernel K is the covariance of f at initialization.
 
 from ntkdecay.kernels._analytic import analytic_kernel
 from ntkdecay.kernels._empirical import empirical_ntk
+from ntkdecay.kernels._interpreted import analytic
 from ntkdecay.kernels._products import ntk_vector_product
 from ntkdecay.kernels._velocity import Velocity, velocity
 
-__all__ = ["Velocity", "analytic_kernel", "empirical_ntk", "ntk_vector_product", "velocity"]
+__all__ = [
+    "Velocity",
+    "analytic",
+    "analytic_kernel",
+    "empirical_ntk",
+    "ntk_vector_product",
+    "velocity",
+]

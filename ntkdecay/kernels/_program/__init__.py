@@ -1,0 +1,1 @@
+"""The kernel at infinite width read from a network's traced program."""
