@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -78,29 +79,16 @@ def api() -> None:
 
 
 def figures() -> None:
-    """Each paper's figures with their verdicts, from the JSON beside them."""
+    """Each paper's figures with their verdicts, as `examples/reproduce.py` lists them."""
+    sys.path.append(str(ROOT / "examples"))
+    reproduce = importlib.import_module("reproduce")
     for folder in sorted(p for p in (ROOT / "figures").iterdir() if p.is_dir()):
-        text = []
+        lines = [f"# Figures of `{folder.name}`", ""]
         for path in sorted(folder.glob("*.json")):
-            claims = json.loads(path.read_text()).get("claims", [])
-            held = sum(bool(claim["holds"]) for claim in claims)
-            text.append(f"## {path.stem}: {held} of {len(claims)} claims hold\n")
-            if path.with_suffix(".png").exists():
-                relative = path.with_suffix(".png").relative_to(ROOT)
-                text.append(f"![{folder.name}/{path.stem}](../../{relative})\n")
-            if claims:
-                text.append("| claim | expected | measured | holds |\n| --- | --- | --- | --- |")
-            for claim in claims:
-                cells = [
-                    str(claim[k]).replace("|", "\\|").replace("\n", " ").replace("*", "\\*")
-                    for k in ("claim", "expected", "measured")
-                ]
-                text.append(f"| {' | '.join(cells)} | {'yes' if claim['holds'] else '**no**'} |")
-            text.append("")
-        write(
-            DOCS / "papers" / f"{folder.name}_figures.md",
-            f"# Figures of `{folder.name}`\n\n" + "\n".join(text),
-        )
+            content = json.loads(path.read_text())
+            title, *rest = reproduce.section(f"../../figures/{folder.name}/{path.stem}", content)
+            lines += [title.replace(f"../../figures/{folder.name}/", ""), *rest]
+        write(DOCS / "papers" / f"{folder.name}_figures.md", "\n".join(lines))
 
 
 def benchmarks() -> None:
@@ -166,9 +154,23 @@ def plain(
             lines[i] = "`".join(parts)
 
 
+ARRAY_LIKE = re.compile(
+    r"(~?jax[\w.]*\.)?Array \| ~?(numpy\.)?ndarray \| [^,\[\]()]*?\bint \| float \| complex"
+)
+
+
+def short(
+    app: Sphinx, what: str, name: str, obj: object, options: object, given: str, returned: str
+):
+    """`ArrayLike` has been written out by the time that Python shows it to us."""
+    shorter = (text and ARRAY_LIKE.sub("~jax.typing.ArrayLike", text) for text in (given, returned))
+    return tuple(shorter)
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", generate)
     app.connect("missing-reference", public_name)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", short)
     app.connect("autodoc-process-docstring", plain, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
