@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from ntkdecay._convolutions import by_products
 from ntkdecay.training._metrics import Snapshot, accuracy
 
 Cell = Mapping[str, Array]
@@ -73,7 +74,7 @@ def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callab
     values = dict(cell) | ({} if params_0 is None else {"params_0": params_0})
     network, loss = _told(problem.apply_fn, 2, values), _told(problem.loss, 2, values)
     return (
-        lambda params, x: problem.apply_fn(params, x, **network),
+        by_products(lambda params, x: problem.apply_fn(params, x, **network)),
         lambda fx, y: problem.loss(fx, y, **loss),
     )
 
