@@ -6,6 +6,7 @@ Python loop over a compiled step, which XLA's fast convolutions serve.
 """
 
 import functools
+import time
 
 import equinox as eqx
 import flax.linen as nn
@@ -110,9 +111,22 @@ def training(name):
 NAMES = ("products by hand", "flax", "equinox", "lax", "a loop over a step", "flax, as it is")
 
 
+@pytest.fixture(scope="module")
+def interleaved():
+    """Least seconds of 15 rounds, the runs taking turns, so that what else the machine does meets all."""
+    runs = {name: training(name) for name in NAMES}
+    seconds = dict.fromkeys(NAMES, np.inf)
+    for round_ in range(16):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            if round_:  # the first one compiles
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+    for slow, fast in RATIOS:
+        print(f"\n{slow} / {fast}: {seconds[slow] / seconds[fast]:.2f}")
+    return runs
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_training(benchmark, medians, name):
-    run = training(name)
-    jax.block_until_ready(run())
-    benchmark.pedantic(lambda: jax.block_until_ready(run()), rounds=15)
-    medians[name] = benchmark.stats.stats.min
+def test_training(benchmark, interleaved, name):
+    benchmark.pedantic(lambda: jax.block_until_ready(interleaved[name]()), rounds=3)
