@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -177,10 +178,12 @@ def gradient_descent_mse_matrix_free(
     return _predictor(task, test_side, solve)
 
 
+@partial(jax.jit, static_argnums=6)
 def _train(t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Any, y: Any, k: float) -> Any:
     return jnp.einsum("ia,tao->tio", vectors, trained(t, rates, decay, f0, y, k))
 
 
+@partial(jax.jit, static_argnums=6)
 def _weights(
     t: Array, rates: Array, vectors: Array, decay: Pieces, f0: Any, y: Any, k: float
 ) -> Any:

@@ -48,7 +48,9 @@ def decompose(
     modes, symmetry, spectrum = _decompose(k_train_train, outputs)
     facts = (modes.rates, symmetry, spectrum)
     rates, symmetry, spectrum = facts if is_traced(facts) else jax.device_get(facts)
-    refused = refuse_spectrum(refuse_kernel(rates, *symmetry), *spectrum, rates.size)
+    (finite, skew, size), (least, largest) = symmetry, spectrum
+    refused = refuse_kernel(rates, finite, skew, size)
+    refused = refuse_spectrum(refused, least, largest, rates.size)
     return replace(modes, rates=refused) if is_traced(refused) else modes
 
 

@@ -110,7 +110,7 @@ class PredictFn:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        options = {"degree": self.task.degree}
+        options: dict[str, Any] = {"degree": self.task.degree}
         if not is_traced(self.task.decay):
             values = self.task.decay.values
             options["l2"] = values if values.ndim else float(values)
