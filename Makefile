@@ -30,7 +30,7 @@ docs: $(READY)              ## the manual, into docs/_build/html
 	$(RUN) -m sphinx -W --keep-going -q -j 2 -d docs/_build/doctrees docs docs/_build/html
 
 bench: $(READY)             ## keeps its medians and ratios in benchmarks/results/
-	$(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
+	BENCHMARK_RESULTS=benchmarks/results $(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
 
 # uv reads pyproject's override: neural-tangents asks for TensorFlow, which nothing here imports.
 $(READY): pyproject.toml

@@ -59,6 +59,15 @@ def degree(
 
     Raises:
         ValueError: if the network is not homogeneous, or zero or not finite at x.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import homogeneity
+    >>> def f(params, x):
+    ...     return x @ params[0] @ params[1]
+    ...
+    >>> params = (2 * jnp.eye(2), jnp.ones((2, 1)))
+    >>> round(homogeneity.degree(f, params, jnp.ones((3, 2))).degree, 6)
+    2.0
     """
     with jax.numpy_rank_promotion("allow"):  # stax adds biases so
         program = read(apply_fn, params, x)
@@ -109,6 +118,15 @@ def lemma_1(
 
     Returns:
         The left and the right side, each of the shape of f(x).
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import homogeneity
+    >>> def f(w, x):
+    ...     return x * w**3
+    ...
+    >>> left, right = homogeneity.lemma_1(f, jnp.array(2.0), jnp.array(1.0), degree=3)
+    >>> float(left), float(right)
+    (24.0, 24.0)
     """
     derivative = functools.reduce(_along, directions, lambda p: apply_fn(p, x))
     value, left = jax.jvp(derivative, (params,), (params,))

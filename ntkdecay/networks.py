@@ -93,6 +93,13 @@ def fully_connected(
     Raises:
         ValueError: if a width is not positive or the parameterization unknown; from `init` if
             `b_std` is given without biases.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ntkdecay import networks
+    >>> network = networks.fully_connected((16, 16))
+    >>> params = network.init(jax.random.key(0), jnp.ones((2, 5)))
+    >>> network.apply(params, jnp.ones((2, 5))).shape
+    (2, 10)
     """
     fields = ((*widths, outputs), bias)
     return _network(_FullyConnected, fields, math.sqrt(2), parameterization == "ntk")

@@ -54,6 +54,10 @@ def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
     Raises:
         ValueError: if `name` is unknown or a file is not what its format says.
         FileNotFoundError: if a file is not there, and could not be fetched.
+
+    >>> from ntkdecay import datasets
+    >>> datasets.load("digits").x_train.shape
+    (1500, 8, 8, 1)
     """
     if name == "digits":
         return _digits()
@@ -67,7 +71,12 @@ def load(name: Name, data_dir: str | os.PathLike | None = None) -> Dataset:
 
 @checked(name=choice(*get_args(Name)))
 def classes(name: Name) -> int:
-    """How many classes a data set has."""
+    """How many classes a data set has.
+
+    >>> from ntkdecay import datasets
+    >>> datasets.classes("cifar100")
+    100
+    """
     return CIFAR[name].classes if name in CIFAR else 10
 
 
@@ -100,6 +109,11 @@ def standardized(data: Dataset, samples: int, test_samples: int) -> Dataset:
 
     Raises:
         ValueError: if there are fewer images.
+
+    >>> from ntkdecay import datasets
+    >>> digits = datasets.standardized(datasets.load("digits"), 100, 50)
+    >>> digits.x_train.shape, digits.x_test.shape
+    ((100, 8, 8, 1), (50, 8, 8, 1))
     """
     x_test = np.concatenate([data.x_test, data.x_train[samples:]])[:test_samples]
     y_test = np.concatenate([data.y_test, data.y_train[samples:]])[:test_samples]
@@ -124,6 +138,11 @@ def one_hot(labels: ArrayLike, classes: int = 10) -> np.ndarray:
 
     Raises:
         ValueError: if a label is not one of 0, …, classes − 1.
+
+    >>> import numpy as np
+    >>> from ntkdecay import datasets
+    >>> datasets.one_hot(np.array([0, 2]), 3).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     labels = np.asarray(labels)
     if labels.size and labels.max() >= classes:
@@ -135,7 +154,13 @@ def one_hot(labels: ArrayLike, classes: int = 10) -> np.ndarray:
 
 @checked(labels=array(integers=True, empty=True, ndim=1))
 def parity(labels: ArrayLike) -> np.ndarray:
-    """+1 for even digits, −1 for odd ones, of shape (n, 1)."""
+    """+1 for even digits, −1 for odd ones, of shape (n, 1).
+
+    >>> import numpy as np
+    >>> from ntkdecay import datasets
+    >>> datasets.parity(np.array([3, 8])).tolist()
+    [[-1.0], [1.0]]
+    """
     return np.where(np.asarray(labels) % 2 == 0, 1.0, -1.0)[:, None]
 
 
@@ -149,6 +174,11 @@ def upsampled(
         images: (n, height, width, channels).
         size: height and width to give.
         method: "nearest" repeats pixels, "linear" interpolates between them.
+
+    >>> import numpy as np
+    >>> from ntkdecay import datasets
+    >>> datasets.upsampled(np.zeros((2, 8, 8, 1)), 16).shape
+    (2, 16, 16, 1)
     """
     n, *_, channels = np.shape(images)
     return jax.image.resize(images, (n, size, size, channels), method)

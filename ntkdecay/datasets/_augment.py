@@ -23,6 +23,11 @@ def random_flip(key: Array, images: ArrayLike) -> Array:
     Args:
         key: of the randomness.
         images: (n, height, width, channels).
+
+    >>> import jax, numpy as np
+    >>> from ntkdecay import datasets
+    >>> datasets.random_flip(jax.random.key(0), np.zeros((2, 8, 8, 1))).shape
+    (2, 8, 8, 1)
     """
     images = jnp.asarray(images)
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
@@ -39,6 +44,11 @@ def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
         key: of the randomness.
         images: (n, height, width, channels).
         padding: the border's width in pixels.
+
+    >>> import jax, numpy as np
+    >>> from ntkdecay import datasets
+    >>> datasets.random_crop(jax.random.key(0), np.zeros((2, 8, 8, 1))).shape
+    (2, 8, 8, 1)
     """
     images = jnp.asarray(images)
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))

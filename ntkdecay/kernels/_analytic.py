@@ -50,6 +50,12 @@ def analytic_kernel(
     Raises:
         TypeError: if an input is not floating.
         ValueError: if JAX would round the inputs, or the network's output is not (n, O).
+
+    >>> import numpy as np
+    >>> from ntkdecay import kernels, stax
+    >>> _, _, kernel_fn = stax.Dense(1, b_std=None)
+    >>> kernels.analytic_kernel(kernel_fn, np.eye(2)).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
     check_dtypes((), x1=x1, x2=x2)
     x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)

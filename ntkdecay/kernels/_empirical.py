@@ -104,6 +104,14 @@ def empirical_ntk(
         ValueError: if JAX would round the inputs, apply_fn's output is not (n, ...), an axis is
             not one of the output's, `vmap_axes` or `tile` do not suit the network, or not even
             one pair of samples fits in `max_bytes`.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import kernels
+    >>> def f(w, x):
+    ...     return x @ w
+    ...
+    >>> kernels.empirical_ntk(f, jnp.ones((2, 1)), jnp.eye(2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     apart = vmap_axes == 0
     network = check_network(apply_fn, params, apart, x1=x1, x2=x2)

@@ -57,6 +57,10 @@ def mode(
 
     Raises:
         ValueError: if `degree` is outside its range, or `t`, `eigenvalue` or `l2` is negative.
+
+    >>> from ntkdecay import predict
+    >>> round(float(predict.mode(10.0, eigenvalue=1.0, l2=0.01, degree=2)), 4)
+    0.9766
     """
     t = traced_non_negative(t, "t", "gradient-flow time starts at initialization")
     eigenvalue = traced_non_negative(eigenvalue, "eigenvalue", "a kernel is positive semi-definite")

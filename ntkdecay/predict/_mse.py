@@ -88,6 +88,12 @@ def gradient_descent_mse(
     Raises:
         ValueError: if shapes do not fit, the kernel is not finite, symmetric and positive
             semi-definite, or `l2`, `degree`, `learning_rate`, `reduction` or `t` is outside its range.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict
+    >>> predict_fn = predict.gradient_descent_mse(np.eye(2), np.ones((2, 1)), l2=0.01, degree=2, reduction="sum")
+    >>> predict_fn(10.0, 0.0).round(3).tolist()
+    [[0.977], [0.977]]
     """
     k_train_train, y_train = as_float(k_train_train, y_train)
     task = describe(y_train, l2, degree, reduction, learning_rate, l2_from, trace_axes)

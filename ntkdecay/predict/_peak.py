@@ -66,6 +66,11 @@ def peak_time(
 
     Raises:
         ValueError: as `gradient_descent_mse`.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict
+    >>> round(float(predict.peak_time(np.eye(2), np.ones((2, 1)), l2=0.01, degree=2, reduction="sum")), 3)
+    8.048
     """
     k_train_train, y_train = as_float(k_train_train, y_train)
     task = describe(y_train, l2, degree, reduction, learning_rate, "origin", trace_axes)

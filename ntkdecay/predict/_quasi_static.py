@@ -168,6 +168,10 @@ def quasi_static(u: ArrayLike, degree: float | Degree) -> Array:
 
     Raises:
         ValueError: if `degree` is not above 1.
+
+    >>> from ntkdecay import predict
+    >>> round(float(predict.quasi_static(1.0, degree=2)), 4)
+    0.5963
     """
     k = as_degree(degree)
     if k <= 1:

@@ -15,6 +15,13 @@ class PiecewiseConstant(NamedTuple):
     """λ(t) = values[i] for boundaries[i−1] <= t < boundaries[i], in the units of the predictor's t.
 
     values: (pieces,), each >= 0. boundaries: (pieces − 1,), ascending and > 0.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict
+    >>> l2 = predict.PiecewiseConstant([0.1, 0.01], [50.0])  # 0.1 until t = 50
+    >>> predict_fn = predict.gradient_descent_mse(np.eye(2), np.ones((2, 1)), l2=l2, degree=2)
+    >>> predict_fn(100.0, 0.0).shape
+    (2, 1)
     """
 
     values: ArrayLike
