@@ -15,6 +15,7 @@ import numpy as np
 
 from ntkdecay.training import _engine
 from ntkdecay.training._problem import Data, Problem, State
+from ntkdecay.training._program import compiled
 
 
 class Programs:
@@ -51,12 +52,11 @@ class Programs:
             self._shapes,
             self._sharding,
         )
-        lowered = _engine.program(self.problem, block, self.devices).lower(
-            self.cells, states, order, alive, self._interval(0, np.array([1]), True), self.data
-        )
-        compiled = lowered.compile()
-        self._check_memory(compiled, block)
-        return compiled
+        advance = _engine.program(self.problem, block, self.devices)
+        span = self._interval(0, np.array([1]), True)
+        program = compiled(advance, self.cells, states, order, alive, span, self.data, donate=(1,))
+        self._check_memory(program, block)
+        return program
 
     def __contains__(self, block: int) -> bool:
         return block in self._compiled
@@ -83,8 +83,8 @@ class Programs:
         span = _engine.interval(begin, ends, recorded)
         return _engine.placed(span, self.devices, by_member=False)
 
-    def _check_memory(self, compiled: Any, block: int) -> None:
-        usage, available = compiled.memory_analysis(), available_bytes(self.devices[0])
+    def _check_memory(self, program: Any, block: int) -> None:
+        usage, available = program.memory_analysis(), available_bytes(self.devices[0])
         if usage is None or available is None:
             return
         resident = (

@@ -1,26 +1,33 @@
 """A grid shared by the processes of `jax.distributed`: each trains every P-th member, and all learn all results."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ntkdecay.training._run import Outcome
-
 
 def share(members: int) -> np.ndarray:
-    """The members of this process."""
-    processes = jax.process_count()
-    if members < processes:
-        raise ValueError(f"{members} members cannot be shared by {processes} processes.")
-    return np.arange(jax.process_index(), members, processes)
-
-
-def gathered(outcome: Outcome, members: int) -> Outcome:
-    """Every process's outcome as one, in the order of the grid."""
+    """The members of this process; where there are fewer than processes, some are trained more than once."""
     processes = jax.process_count()
     if processes == 1:
-        return outcome
-    each = -(-members // processes)
+        return np.arange(members)
+    return np.arange(jax.process_index(), max(members, processes), processes) % members
+
+
+def agreed(verdicts: np.ndarray) -> np.ndarray:
+    """What all processes hold for true."""
+    if jax.process_count() == 1:
+        return verdicts
+    return np.asarray(multihost_utils.process_allgather(verdicts)).all(0)
+
+
+def gathered(tree: Any, members: int) -> Any:
+    """Every process's rows as one, in the order that `share` took them from."""
+    processes = jax.process_count()
+    if processes == 1:
+        return tree
+    each = -(-max(members, processes) // processes)
 
     def whole(rows: np.ndarray) -> np.ndarray:
         rows = np.concatenate([rows, np.repeat(rows[:1], each - len(rows), axis=0)])
@@ -31,6 +38,4 @@ def gathered(outcome: Outcome, members: int) -> Outcome:
             np.ascontiguousarray(every[:members]).view(rows.dtype).reshape(members, *rows.shape[1:])
         )
 
-    trees = outcome.records, outcome.status, outcome.reached, outcome.params
-    records, status, reached, params = jax.tree.map(whole, trees)
-    return Outcome(records, status, reached, params, outcome.members_per_batch)
+    return jax.tree.map(whole, tree)

@@ -3,7 +3,8 @@
 With blocks of one this is a loop over members, with one block of all a plain vmap; which is faster
 depends on the network and the device, and `_choice` measures it. Each call advances every living member from one step to
 another and measures it on the way. A member that is done or has diverged moves behind the living ones, and the number
-of blocks, which is no constant of the program, falls; when half of a block would be idle, blocks are halved.
+of blocks, which is no constant of the program, falls. What a member computes depends, to the last bit, on the width of its
+block (XLA's sums differ with shapes) and on nothing else of the grid: not on its neighbours, its place or the device's number.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ntkdecay.training._metrics import TRAINING_LOSSES
 from ntkdecay.training._problem import Data, Problem, State, measure, start, step_fn
+from ntkdecay.training._program import compiled
 
 RECORDS = 64  # at most, of one call
 
@@ -43,7 +46,7 @@ def interval(begin: int, ends: np.ndarray, recorded: bool) -> Interval:
 class Measured(NamedTuple):
     """A row for each end."""
 
-    finite: Array  # whether all parameters are
+    finite: Array  # whether all parameters are, and the training loss where it is recorded
     metrics: dict[str, Array]  # zeros if not recorded
 
 
@@ -52,6 +55,7 @@ def one_member(
 ) -> tuple[State, Measured]:
     """One member from `span.begin` on."""
     step = step_fn(problem, data, cell)
+    losses = [name for name, metric in problem.metrics if metric in TRAINING_LOSSES]
 
     def observe(number: Array, state: State):
         return measure(problem, data, cell, number, state)
@@ -69,7 +73,8 @@ def one_member(
 
         # Whether to record is no member's own: under vmap this stays a branch.
         metrics = jax.lax.cond(span.recorded, enter, lambda metrics: metrics, metrics)
-        finite = finite.at[row].set(jnp.isfinite(optax.tree.norm(state.params)))
+        sizes = [optax.tree.norm(state.params), *(metrics[name][row] for name in losses)]
+        finite = finite.at[row].set(jnp.all(jnp.isfinite(jnp.stack(sizes))))
         return row + 1, end, state, Measured(finite, metrics)
 
     metrics = jax.tree.map(rows_like, jax.eval_shape(observe, span.begin, state))
@@ -102,14 +107,16 @@ def _blocks(problem, block, cells, states, order, alive, span, data):
         put = partial(jax.tree.map, lambda every, some: every.at[rows].set(some, mode="drop"))
         return put(states, new), put(measured, found)
 
-    shapes = jax.eval_shape(many, *jax.tree.map(lambda a: a[:block], (cells, states)))[1]
     rows = len(cells["seed"])
+    shapes = jax.eval_shape(
+        lambda tree: many(*jax.tree.map(lambda a: a[jnp.zeros(block, int)], tree)), (cells, states)
+    )[1]
     measured = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), shapes)
     return jax.lax.fori_loop(0, (alive + block - 1) // block, run, (states, measured))
 
 
 def program(problem: Problem, block: int, devices: tuple[Any, ...]) -> Callable[..., Any]:
-    """advance(cells, states, order, alive, span, data) -> (states, measured), compiled; `states` is donated."""
+    """advance(cells, states, order, alive, span, data) -> (states, measured), not yet compiled."""
 
     def local(cells, states, order, alive, span, data):
         return _blocks(problem, block, cells, states, order[0], alive[0], span, data)
@@ -123,7 +130,7 @@ def program(problem: Problem, block: int, devices: tuple[Any, ...]) -> Callable[
             out_specs=(rows, rows),
             check_vma=False,
         )
-    return jax.jit(local, donate_argnums=1)
+    return local
 
 
 def placed(tree: Any, devices: tuple[Any, ...], *, by_member: bool) -> Any:
@@ -136,7 +143,11 @@ def placed(tree: Any, devices: tuple[Any, ...], *, by_member: bool) -> Any:
 
 def started(problem: Problem, data: Data, cells: Any) -> State:
     """Every member before its first step, one after another, so that one initialization's memory is enough."""
-    return jax.jit(lambda cells: jax.lax.map(lambda cell: start(problem, data, cell), cells))(cells)
+
+    def each(cells: Any, data: Data) -> State:
+        return jax.lax.map(lambda cell: start(problem, data, cell), cells)
+
+    return compiled(each, cells, data)(cells, data)
 
 
 def queue(living: np.ndarray, devices: int, block: int) -> tuple[np.ndarray, np.ndarray]:

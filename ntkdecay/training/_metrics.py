@@ -112,3 +112,6 @@ METRICS: dict[str, Callable[[Snapshot], Array]] = {
     "effective_learning_rate": _effective_learning_rate,
 }
 """Metrics by name. Losses are without the L2 term but `total_loss` = L + λ/2 ‖θ‖²; `effective_learning_rate` is η/‖θ‖²."""
+
+TRAINING_LOSSES = METRICS["loss"], METRICS["total_loss"]
+"""A member in which one of these is recorded and is not finite has diverged."""

@@ -22,12 +22,13 @@ Cell = Mapping[str, Array]
 
 
 class Data(NamedTuple):
-    """Inputs and labels; the test set may be None."""
+    """Inputs and labels; the test set may be None, and so are `params` unless every member starts from them."""
 
     x: Array
     y: Array
     x_test: Array | None = None
     y_test: Array | None = None
+    params: Any = None
 
 
 class State(NamedTuple):
@@ -42,7 +43,7 @@ class State(NamedTuple):
 class Problem(NamedTuple):
     """The functions of a training problem, each told of its cell's values what its signature names."""
 
-    init: Callable[..., Any]
+    init: Callable[..., Any] | None  # None: members start from the data's `params`
     apply_fn: Callable[..., Array]
     loss: Callable[..., Array]
     optimizer: Callable[..., optax.GradientTransformation]
@@ -61,6 +62,24 @@ def named(function: Callable[..., Any], positional: int = 0) -> frozenset[str]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     taken = [p for p in parameters if p.kind in kinds]
     return frozenset(p.name for i, p in enumerate(taken) if i >= positional or p.kind == kinds[1])
+
+
+def required(function: Callable[..., Any], positional: int) -> frozenset[str] | None:
+    """Those of `named` that have no default; None where `function` does not take `positional` arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return frozenset()
+    lacking = {
+        name: inspect.Parameter.empty
+        for name in named(function, positional)
+        if signature.parameters[name].default is inspect.Parameter.empty
+    }
+    try:
+        signature.bind(*[None] * positional, **lacking)
+    except TypeError:
+        return None
+    return frozenset(lacking)
 
 
 def _told(
@@ -122,7 +141,10 @@ def init_key(seed: int) -> Array:
 
 def start(problem: Problem, data: Data, cell: Cell) -> State:
     """A member before its first step."""
-    params = problem.init(keys(cell).init, **_told(problem.init, 1, cell))
+    params = data.params
+    if problem.init is not None:
+        params = problem.init(keys(cell).init, **_told(problem.init, 1, cell))
+    _check_params(params, "params" if problem.init is None else "init")
     order = None if problem.batch_size is None else jnp.arange(len(data.x), dtype=jnp.int32)
     return State(
         params,
@@ -130,6 +152,13 @@ def start(problem: Problem, data: Data, cell: Cell) -> State:
         order,
         params if wants_start(problem) else None,
     )
+
+
+def _check_params(params: Any, name: str) -> None:
+    for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None):
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(kind, jnp.floating):
+            raise TypeError(f"`{name}` must give trees of floating-point arrays, not of {kind}.")
 
 
 def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State], State]:
@@ -164,7 +193,12 @@ def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State]
 
         def value_of(params: Any) -> tuple[Array, Array]:
             fx = apply_fn(params, x)
-            return loss(fx, y), fx
+            value = loss(fx, y)
+            if jnp.shape(value) != ():
+                raise ValueError(
+                    f"`loss` must give one number, not an array of shape {jnp.shape(value)}: take its mean or its sum."
+                )
+            return value, fx
 
         (value, fx), gradient = jax.value_and_grad(value_of, has_aux=True)(state.params)
         change, moments = optimizer.update(

@@ -1,179 +1,120 @@
 """The host's side of a grid: which steps next, who still lives, what is saved, what is shown."""
 
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ntkdecay.training import _engine, _store
+from ntkdecay.training import _engine
 from ntkdecay.training._choice import Programs, block_size
-from ntkdecay.training._problem import Data, Problem
+from ntkdecay.training._problem import Data, Problem, start
+from ntkdecay.training._program import plain
+from ntkdecay.training._progress import Progress, turn
 
-RUNNING, DONE, DIVERGED = 0, 1, 2
 CHUNK_SECONDS = 1.0
 
-
-class Plan(NamedTuple):
-    """What is asked of a grid."""
-
-    cells: dict[str, np.ndarray]  # (members,) each
-    record: np.ndarray  # ascending steps
-    budget: np.ndarray  # (members,): the last step of each, itself one of `record`
-
-
-class Outcome(NamedTuple):
-    """What came of it."""
-
-    records: dict[str, np.ndarray]  # (members, records, …); NaN past a member's last
-    status: np.ndarray  # (members,)
-    reached: np.ndarray  # (members,): the last step with a finite measurement
-    params: Any  # leaves (members, …)
-    members_per_batch: int
-
-
-class Journal:
-    """How far a grid has come: all of it but the members' states."""
-
-    def __init__(self, plan: Plan, block: int) -> None:
-        members = len(plan.budget)
-        self.plan, self.block = plan, block
-        self.at = self.row = 0  # the step reached, and the next record
-        self.records: dict[str, np.ndarray] = {}
-        self.status, self.reached = np.full(members, RUNNING), np.full(members, -1)
-
-    @property
-    def running(self) -> np.ndarray:
-        return self.status == RUNNING
-
-    @property
-    def over(self) -> bool:
-        return self.row == len(self.plan.record) or not self.running.any()
-
-    def next(self, steps: int) -> tuple[np.ndarray, bool]:
-        """Where to stop within so many steps, not past the end of a member, and whether these are steps to record at."""
-        stop = min(self.at + steps, self.plan.budget[self.running].min())
-        ends = self.plan.record[self.row : self.row + _engine.RECORDS]
-        ends = ends[ends <= stop]
-        return (ends, True) if len(ends) else (np.array([stop]), False)
-
-    def note(
-        self, ends: np.ndarray, finite: np.ndarray, metrics: dict[str, np.ndarray] | None
-    ) -> int:
-        """Enter what all members were at `ends`, with metrics if recorded; returns how many steps they have made in all."""
-        running = self.running
-        for i in range(len(ends)):
-            running = running & finite[:, i]
-            if metrics is not None:
-                for name, values in metrics.items():
-                    self._rows(name, values)[running, self.row + i] = values[running, i]
-                self.reached[running] = ends[i]
-        self.status[self.running & ~running] = DIVERGED
-        self.status[running & (self.plan.budget <= ends[-1])] = DONE
-        before, self.at = self.at, int(ends[-1])
-        self.row += 0 if metrics is None else len(ends)
-        return int(
-            np.sum(np.minimum(self.plan.budget, self.at) - np.minimum(self.plan.budget, before))
-        )
-
-    def _rows(self, name: str, values: np.ndarray) -> np.ndarray:
-        """The table of a metric. Whole numbers and verdicts become floats, which can say that nothing was measured."""
-        if name not in self.records:
-            shape = (len(self.status), len(self.plan.record), *values.shape[2:])
-            kind = values.dtype if jnp.issubdtype(values.dtype, jnp.inexact) else float
-            self.records[name] = np.full(shape, np.nan, kind)
-        return self.records[name]
-
-    def save(self, path: Path, states: Any) -> None:
-        arrays = tables(self) | _store.flat(states, "state")
-        _store.write(path, arrays, {"block": self.block, "at": self.at, "row": self.row})
-
-    @classmethod
-    def load(cls, path: Path, plan: Plan, like: Any) -> "tuple[Journal, Any] | None":
-        """The journal and the states of an unfinished grid; None where there is none."""
-        saved = _store.read(path)
-        if saved is None:
-            return None
-        arrays, meta = saved
-        journal = cls(plan, meta["block"])
-        journal.at, journal.row = meta["at"], meta["row"]
-        journal.records, journal.status, journal.reached = from_tables(arrays)
-        return journal, _store.unflat(arrays, "state", like)
-
-
-def tables(of: Journal | Outcome) -> dict[str, np.ndarray]:
-    """Status, last steps and records as a file's arrays."""
-    records = {f"records/{name}": values for name, values in of.records.items()}
-    return {"status": of.status, "reached": of.reached} | records
-
-
-def from_tables(
-    arrays: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The records, status and last steps that `tables` gave."""
-    names = (name for name in arrays if name.startswith("records/"))
-    records = {name.removeprefix("records/"): arrays[name] for name in names}
-    return records, arrays["status"], arrays["reached"]
+Cells = dict[str, np.ndarray]  # (members,) each
+Saved = dict[int, list[np.ndarray]]  # the leaves of a member's state
 
 
 def run(
     problem: Problem,
     data: Data,
-    plan: Plan,
+    cells: Cells,
+    progress: Progress,
+    saved: Saved,
     *,
     devices: tuple[Any, ...],
     members_per_batch: int | None,
-    progress: str | None,
-    checkpoint: Path | None,
+    title: str | None,
+    save: Callable[[Progress, list[np.ndarray]], None] | None,
     save_seconds: float,
-) -> Outcome:
-    """Train every member to its budget; go on from `checkpoint` where there is one."""
-    row_of, member_of = _rows(len(plan.budget), len(devices))
-    cells = {name: jnp.asarray(values[member_of]) for name, values in plan.cells.items()}
-    states = _engine.started(problem, data, cells)
-    found = Journal.load(checkpoint, plan, jax.eval_shape(lambda: states)) if checkpoint else None
-    states = states if found is None else found[1]
-    cells, states = (_engine.placed(tree, devices, by_member=True) for tree in (cells, states))
-    programs = Programs(
-        problem, _engine.placed(data, devices, by_member=False), cells, states, devices
-    )
-    if found is None:
-        steps = int(plan.budget.mean())
-        block = members_per_batch or block_size(programs, states, steps, len(plan.record))
-        journal = Journal(plan, min(block, programs.rows))
-    else:
-        journal = found[0]
+) -> list[np.ndarray]:
+    """Advance every member to its budget, those in `saved` from where they were; `progress` is written to.
 
-    chunk, saved = 16, time.monotonic()
+    Returns the leaves of the members' states, (members, …) each.
+    """
+    row_of, member_of = _rows(len(progress.budget), len(devices))
+    rows = {name: jnp.asarray(values[member_of]) for name, values in cells.items()}
+    states = _resumed(
+        _engine.started(problem, data, rows), {row_of[m]: s for m, s in saved.items()}
+    )
+    rows, states = (_engine.placed(tree, devices, by_member=True) for tree in (rows, states))
+    programs = Programs(
+        problem, _engine.placed(data, devices, by_member=False), rows, states, devices
+    )
+    new = progress.width == 0
+    if new.any():
+        steps = int(progress.budget.mean())
+        block = members_per_batch or block_size(programs, states, steps, len(progress.steps))
+        progress.width[new] = min(block, programs.rows)
+
+    def leaves() -> list[np.ndarray]:
+        return [plain(leaf)[row_of] for leaf in jax.tree.leaves(states)]
+
+    chunk, last_saved = 16, time.monotonic()
     with tqdm(
-        total=int(plan.budget.sum()), initial=int(np.minimum(plan.budget, journal.at).sum()), desc=progress,
-        unit="step", unit_scale=True, disable=progress is None,
+        total=int(progress.budget.sum()), initial=int(progress.at.sum()), desc=title,
+        unit="step", unit_scale=True, disable=title is None,
     ) as bar:  # fmt: skip
-        while not journal.over:
-            bar.set_postfix(alive=int(journal.running.sum()), refresh=False)
+        while progress.running.any():
+            bar.set_postfix(alive=int(progress.running.sum()), refresh=False)
+            now = turn(progress, chunk, _engine.RECORDS)
             living = np.zeros(len(member_of), bool)
-            living[row_of] = journal.running
-            block = journal.block
-            while block > 1 and living.reshape(len(devices), -1).sum(1).max() <= block // 2:
-                block //= 2
-            ends, recorded = journal.next(chunk)
+            living[row_of[now.rows]] = True
+            if members_per_batch is None:
+                _halve(progress, now.rows, living.reshape(len(devices), -1).sum(1).max())
+            block = int(progress.width[now.rows[0]])
             begin, compiled = time.perf_counter(), block in programs
-            states, measured = programs.advance(block, states, living, journal.at, ends, recorded)
-            finite, metrics = np.asarray(measured.finite)[row_of], None
-            if recorded:
-                metrics = {name: np.asarray(a)[row_of] for name, a in measured.metrics.items()}
+            states, measured = programs.advance(
+                block, states, living, now.begin, now.ends, now.recorded
+            )
+            finite, metrics = np.asarray(measured.finite)[row_of[now.rows]], {}
+            if now.recorded:
+                metrics = {n: np.asarray(a)[row_of[now.rows]] for n, a in measured.metrics.items()}
             if compiled:
                 seconds = max(time.perf_counter() - begin, 1e-6)
                 chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
-            bar.update(journal.note(ends, finite, metrics))
-            if checkpoint and time.monotonic() - saved >= save_seconds:
-                journal.save(checkpoint, states)
-                saved = time.monotonic()
-    params = jax.tree.map(lambda leaf: np.asarray(leaf)[row_of], states.params)
-    return Outcome(journal.records, journal.status, journal.reached, params, journal.block)
+            bar.update(progress.note(now.rows, now.ends, finite, metrics))
+            if save and time.monotonic() - last_saved >= save_seconds:
+                save(progress, leaves())
+                last_saved = time.monotonic()
+    return leaves()
+
+
+def _halve(progress: Progress, rows: np.ndarray, living: int) -> None:
+    """Narrower blocks where half of one would be idle: of a measured width, not of one that was asked for."""
+    while progress.width[rows[0]] > 1 and living <= progress.width[rows[0]] // 2:
+        progress.width[rows] //= 2
+
+
+def _resumed(states: Any, saved: Saved) -> Any:
+    """The members' states, with those of some rows as they were saved."""
+    if not saved:
+        return states
+    leaves, structure = jax.tree.flatten(states)
+    rows = np.array(list(saved))
+    for i, leaf in enumerate(leaves):
+        table = np.array(plain(leaf))
+        table[rows] = np.stack([state[i] for state in saved.values()])
+        leaves[i] = like(table, leaf)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def like(table: np.ndarray, leaf: Any) -> Any:
+    """Stored numbers as what they were: an array, or random keys."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(jnp.asarray(table)) if is_key else jnp.asarray(table)
+
+
+def shapes(problem: Problem, data: Data, cells: Cells) -> Any:
+    """One member's state, without its numbers."""
+    one = {name: jnp.asarray(values[0]) for name, values in cells.items()}
+    return jax.eval_shape(lambda data: start(problem, data, one), data)
 
 
 def _rows(members: int, devices: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,43 +1,33 @@
-"""Results on disk, under the hash of what produced them.
+"""Arrays and what JSON can hold, in a file that is there whole or not at all.
 
-A file is written beside its final name, synchronized and renamed: it is there whole or not at all,
-and of two processes that write the same one the last wins with the same content. Arrays and JSON only: nothing is
-unpickled.
+It is written beside its final name, synchronized and renamed. Nothing is unpickled.
 """
 
-import hashlib
 import json
 import os
+import time
 import uuid
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay.training._program import plain
+
 _META = "__meta__"
-
-
-def digest(texts: Iterable[str], arrays: Iterable[Any]) -> str:
-    """The name of a configuration: SHA-256 of its texts and of its arrays' types, shapes and bytes."""
-    total = hashlib.sha256()
-    for text in texts:
-        total.update(len(text).to_bytes(8, "big") + text.encode())
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        total.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return total.hexdigest()[:32]
+_STALE = 3600.0  # seconds after which a draft is a killed process's
 
 
 def write(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Arrays of any JAX dtype, and what JSON can hold, in one file."""
-    stored = {name: _plain(array) for name, array in arrays.items()}
-    types = {name: str(np.asarray(array).dtype) for name, array in stored.items()}
+    """Arrays of any JAX dtype and a JSON header; raises OSError where the place cannot take them."""
+    stored = {name: plain(array) for name, array in arrays.items()}
+    types = {name: str(array.dtype) for name, array in stored.items()}
     bits = {
-        name: array if array.dtype.isbuiltin == 1 else array.view(np.uint8)
+        name: array
+        if array.dtype.isbuiltin == 1 or array.dtype.kind == "S"
+        else array.view(np.uint8)
         for name, array in stored.items()
     }
     header = json.dumps({"types": types, "meta": meta}).encode()
@@ -53,38 +43,49 @@ def write(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Non
         draft.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """What `write` wrote; None where there is no such file or it is not whole."""
+class File:
+    """What `write` wrote, read array by array as asked for, from the one file that the name stood for when opened.
+
+    Raises anything at all where the file is damaged: a checksum guards every array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content = path.open("rb")
+        try:
+            self._file = np.load(self._content, allow_pickle=False)
+            header = json.loads(self._file[_META].tobytes())
+            self._types, self.meta = header["types"], header["meta"]
+        except BaseException:
+            self._content.close()
+            raise
+
+    def __enter__(self) -> "File":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._content.close()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array, kind = self._file[name], self._types[name]
+        return array if str(array.dtype) == kind else array.view(jnp.dtype(kind))
+
+    def names(self, prefix: str) -> list[str]:
+        """What follows the prefix in the arrays' names."""
+        return [name.removeprefix(prefix) for name in self._types if name.startswith(prefix)]
+
+
+def probe(folder: Path) -> None:
+    """Write and remove a file, and the drafts that killed processes left; raises OSError where that does not work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}"
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            header = json.loads(file[_META].tobytes())
-            arrays = {
-                name: file[name].view(jnp.dtype(kind)) for name, kind in header["types"].items()
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return arrays, header["meta"]
-
-
-def flat(tree: Any, prefix: str) -> dict[str, Any]:
-    """The leaves of a tree by number."""
-    return {f"{prefix}{i}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
-
-
-def unflat(arrays: Mapping[str, np.ndarray], prefix: str, like: Any) -> Any:
-    """The tree of `flat`, of the structure of `like` (arrays or their shapes)."""
-    leaves, structure = jax.tree.flatten(like)
-
-    def leaf(array: np.ndarray, template: Any) -> Any:
-        is_key = jnp.issubdtype(template.dtype, jax.dtypes.prng_key)
-        return jax.random.wrap_key_data(jnp.asarray(array)) if is_key else array
-
-    return jax.tree.unflatten(
-        structure, [leaf(arrays[f"{prefix}{i}"], template) for i, template in enumerate(leaves)]
-    )
-
-
-def _plain(array: Any) -> np.ndarray:
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    return np.ascontiguousarray(array)
+        trial.write_bytes(b"\0")
+    finally:
+        trial.unlink(missing_ok=True)
+    for draft in folder.glob(".*.npz.*"):
+        try:
+            if time.time() - draft.stat().st_mtime > _STALE:
+                draft.unlink(missing_ok=True)
+        except OSError:
+            continue

@@ -10,7 +10,7 @@ import xarray as xr
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.training._sweep import sweep
+from ntkdecay.training._sweep import Given, sweep
 
 
 class Run(NamedTuple):
@@ -56,8 +56,12 @@ def train(
     Raises:
         ValueError, MemoryError: as `sweep`.
     """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"`optimizer` must be an optax optimizer such as `optax.sgd(0.1)`, not a {type(optimizer).__name__}."
+        )
     data, end = sweep(
-        lambda key: params,
+        Given(params),
         apply_fn,
         loss,
         lambda: optimizer,

@@ -1,5 +1,7 @@
 """The engine against the same steps written out, and the promises of its grid and its store."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,21 @@ import optax
 import pytest
 
 from ntkdecay.training import init_key, sweep, train
+
+
+@contextlib.contextmanager
+def compilations():
+    """What XLA compiles meanwhile."""
+    made, over = [], []
+
+    def heard(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration" and not over:
+            made.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield made
+    over.append(True)
+
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))
@@ -225,7 +242,7 @@ def test_the_optimizer_hears_loss_and_error():
     ("change", "sentence"),
     [
         ({"grid": {"l2": [-1.0]}}, "must be >= 0"),
-        ({"grid": {"depth": [1]}}, "Nothing reads the grid's `depth`"),
+        ({"grid": {"depth": [1]}}, "Nothing reads the `grid`'s `depth`"),
         ({"grid": {"l2": [[1.0]]}}, "must be a list of values"),
         ({"grid": {"l2": ["a"]}}, "must hold numbers"),
         ({"grid": {"l2": []}}, "must be a list of values"),
@@ -235,18 +252,110 @@ def test_the_optimizer_hears_loss_and_error():
         ({"steps": -1}, "`steps` must be"),
         ({"record": [3, 2]}, "ascending"),
         ({"record": 0}, "1 or more points"),
-        ({"metrics": ["los"]}, "There is no metric 'los'"),
+        ({"metrics": ["los"]}, "there is no metric 'los'"),
         ({"metrics": ["test_loss"]}, "asks for the test set"),
         ({"metrics": {"step": "loss"}}, "a name that the result uses"),
         ({"metrics": ["effective_learning_rate"]}, "needs `learning_rate`"),
         ({"members_per_batch": 0}, "1 or more"),
+        ({"grid": {"learning_rate": [0.1]}}, "Nothing reads the `grid`'s `learning_rate`"),
+        ({"grid": {"step": [1]}}, "an axis 'step'"),
+        ({"grid": {"seed": [0.5]}}, "whole numbers"),
+        ({"grid": {"l2": [float("nan")]}}, "NaN"),
+        ({"grid": [0.1]}, "`grid` must map"),
+        ({"optimizer": optax.sgd(0.1)}, "write `lambda: optax.sgd"),
+        ({"optimizer": lambda learning_rate: None}, "`optimizer` asks for `learning_rate`"),
+        ({"init": lambda: None}, "`init` must take 1 argument"),
+        ({"init": lambda key: 3}, "`init` must give"),
+        ({"apply_fn": 1}, "`apply_fn` must be a function"),
+        ({"loss": lambda fx, y: fx - y}, "`loss` must give one number"),
+        ({"steps": lambda depth: depth}, "`steps` asks for `depth`"),
+        ({"steps": "many"}, "`steps` must be a number"),
+        ({"record": [0.5]}, "`record` must be"),
+        ({"metrics": [lambda s: s.fx]}, "a function without a name"),
+        ({"eval_batch_size": 0}, "`eval_batch_size` must be 1 or more"),
+        ({"batch_size": 2.0}, "`batch_size` must be a whole number"),
+        ({"progress": True}, "`progress` must be the name of the bar"),
+        ({"store": 3}, "`store` must be a folder's name"),
+        ({"save_seconds": -1}, "`save_seconds`"),
+        ({"x": X[:0], "y": Y[:0]}, "`x` must hold samples"),
+        ({"x": X * np.nan}, "`x` holds NaN"),
+        ({"y": Y * 1j}, "`y` must be an array of real numbers"),
+        ({"x_test": X[:, :2], "y_test": Y}, "`x_test`'s samples"),
+        ({"devices": []}, "`devices` must be"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_sentence(change, sentence):
-    options = {"grid": {"l2": [0.0]}, "x": X, "y": Y, "steps": 1} | change
-    grid, x, y = (options.pop(name) for name in ("grid", "x", "y"))
-    with pytest.raises(ValueError, match=sentence):
-        sweep(init, apply_fn, loss, lambda: optax.sgd(0.1), grid, x, y, **options)
+    ordinary = {
+        "init": init, "apply_fn": apply_fn, "loss": loss, "optimizer": lambda: optax.sgd(0.1), "grid": {"l2": [0.0]},
+        "x": X, "y": Y, "steps": 1,
+    }  # fmt: skip
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        sweep(**(ordinary | change))
+
+
+def test_a_factory_is_no_optimizer():
+    with pytest.raises(TypeError, match="`optimizer` must be an optax optimizer"):
+        train(apply_fn, init(jax.random.key(0)), loss, X, Y, lambda: optax.sgd(0.1), steps=1)  # pyright: ignore
+
+
+def test_seeds_that_would_be_one_member_in_32_bits_are_refused():
+    with jax.enable_x64(False), pytest.raises(ValueError, match="4294967296, which int32 does not"):
+        sweep(init, apply_fn, loss, lambda: optax.sgd(0.1), {"seed": [0, 2**32]}, X, Y, steps=1)
+
+
+def test_a_member_whose_loss_is_not_finite_has_diverged():
+    found = sweep(
+        init, apply_fn, lambda fx, y, bad: loss(fx, y) + jnp.where(bad, jnp.nan, 0.0), lambda: optax.set_to_zero(),
+        {"bad": [False, True]}, X, Y, steps=20, record=[0, 3],
+    )  # fmt: skip
+    assert list(found["status"].values) == ["done", "diverged"]
+    assert list(found["last_step"].values) == [20, -1]
+
+
+def test_a_second_call_compiles_nothing_even_with_functions_made_anew():
+    def call(rates, shift=0.0):
+        sweep(
+            lambda key: init(key), lambda p, x: apply_fn(p, x), lambda fx, y: loss(fx, y), lambda learning_rate: sgd(learning_rate),
+            {"learning_rate": rates}, X + shift, Y, steps=9, members_per_batch=2,
+        )  # fmt: skip
+        train(apply_fn, jax.tree.map(lambda p: p + shift, params), loss, X, Y, rule, steps=4)
+
+    rule, params = optax.sgd(0.1), init(jax.random.key(0))
+    call([0.1, 0.2])
+    with compilations() as made:
+        call([0.3, 0.4], shift=1.0)
+    assert made == []
+    with compilations() as made:
+        sweep(
+            init,
+            apply_fn,
+            lambda fx, y: 2 * loss(fx, y),
+            sgd,
+            {"learning_rate": [0.1, 0.2]},
+            X,
+            Y,
+            steps=9,
+        )
+    assert made
+
+
+SCALE = 1.0
+
+
+def test_a_changed_global_is_not_an_old_program():
+    global SCALE
+
+    def scaled(params, x):
+        return SCALE * apply_fn(params, x)
+
+    def end():
+        return sweep(
+            init, scaled, loss, lambda: optax.sgd(0.1), {}, X, Y, steps=3, members_per_batch=1
+        )["loss"][-1]
+
+    first = end()
+    SCALE = 2.0
+    assert end() != first
 
 
 def test_a_grid_too_large_says_how_many_members_fit(monkeypatch):
