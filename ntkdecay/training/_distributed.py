@@ -19,7 +19,7 @@ def agreed(verdicts: np.ndarray) -> np.ndarray:
     """What all processes hold for true."""
     if jax.process_count() == 1:
         return verdicts
-    return np.asarray(multihost_utils.process_allgather(verdicts)).all(0)
+    return np.asarray(np.asarray(multihost_utils.process_allgather(verdicts)).all(0))
 
 
 def gathered(tree: Any, members: int) -> Any:

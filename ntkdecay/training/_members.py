@@ -8,6 +8,7 @@ the same names with the same content.
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkdecay._provenance import commit, versions
+from ntkdecay.report import source
 from ntkdecay.training import _engine, _store
 from ntkdecay.training._plan import Plan
 from ntkdecay.training._problem import Data, Problem, start
@@ -32,6 +33,15 @@ FORMAT = 1
 COMPILERS = ("ntkdecay", "jax", "jaxlib")
 PACKAGES = (*COMPILERS, "numpy", "optax")
 UNFINISHED = ".unfinished.npz"
+
+
+commit = functools.cache(source)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a run rests on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | found
 
 
 def member_keys(problem: Problem, data: Data, plan: Plan, device: Any) -> tuple[str, np.ndarray]:
@@ -147,7 +157,7 @@ class Store:
         meta = {
             "format": FORMAT, "program": self.program, "title": self.title or "", "axes": self.axes,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": commit(),
-            "versions": versions(*PACKAGES), "device": f"{device.platform}, {device.device_kind}",
+            "versions": versions(), "device": f"{device.platform}, {device.device_kind}",
         }  # fmt: skip
         try:
             _store.write(path, arrays, meta)
@@ -191,7 +201,7 @@ class Shard:
             raise Damaged(path, error) from error
         try:
             self.keys = self.file["key"]
-            rows = [self.file[name] for name in PER_MEMBER]
+            rows: list[Any] = [self.file[name] for name in PER_MEMBER]
             self.progress = Progress(self.file["steps"], *rows)
             if self.file.meta["format"] != FORMAT:
                 raise ValueError(f"its format is {self.file.meta['format']}, not {FORMAT}")
@@ -260,7 +270,7 @@ def _best(shards: list[Shard], keys: np.ndarray, plan: Plan, with_params: bool) 
         extra = (entry.measured & ~wanted[here]).sum(1)
         for m, rank, at, more in zip(here, ranks, entry.at, extra, strict=True):
             merits = (at, shard.finished) if rank == 1 else (shard.finished, more)
-            score = int(rank), *map(int, merits)
+            score = int(rank), int(merits[0]), int(merits[1])
             if rank and score > best[m][0]:
                 best[m] = score, number, row_of[keys[m]]
 

@@ -212,7 +212,8 @@ def chosen_metrics(metrics: Metrics | None, data: Data) -> dict[str, Callable[[S
 
 def data_of(x: Any, y: Any, x_test: Any, y_test: Any, params: Any = None) -> Data:
     """Checked samples."""
-    for name, a, b, x_like in (("", x, y, None), ("_test", x_test, y_test, x)):
+    pairs: list[tuple[str, Any, Any, Any]] = [("", x, y, None), ("_test", x_test, y_test, x)]
+    for name, a, b, x_like in pairs:
         if (a is None) != (b is None):
             raise ValueError("Give both `x_test` and `y_test`, or neither.")
         if a is None and name == "_test":
@@ -227,8 +228,8 @@ def data_of(x: Any, y: Any, x_test: Any, y_test: Any, params: Any = None) -> Dat
             raise ValueError(
                 f"`x_test`'s samples are of shape {np.shape(a)[1:]} and `x`'s of {np.shape(x_like)[1:]}."
             )
-    test = (None if a is None else jnp.asarray(a) for a in (x_test, y_test))
-    return Data(jnp.asarray(x), jnp.asarray(y), *test, params)
+    x_test, y_test = (None if a is None else jnp.asarray(a) for a in (x_test, y_test))
+    return Data(jnp.asarray(x), jnp.asarray(y), x_test, y_test, params)
 
 
 def _check_samples(name: str, given: Any) -> None:

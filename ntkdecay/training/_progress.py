@@ -1,7 +1,7 @@
 """How far each member of a grid has come, and what was measured of it on the way."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,9 +39,9 @@ class Progress:
 
     def take(self, rows: np.ndarray) -> "Progress":
         """Some of the members."""
-        per_member = (getattr(self, name)[rows] for name in PER_MEMBER)
+        per_member: list[Any] = [getattr(self, name)[rows] for name in PER_MEMBER]
         records = {name: values[rows] for name, values in self.records.items()}
-        return Progress(self.steps, *per_member, records)
+        return Progress(self.steps, *per_member, records=records)
 
     def put(self, rows: np.ndarray, other: "Progress") -> None:
         """Let `other`, over the same steps, be what is known of these members."""

@@ -66,7 +66,7 @@ def run(
             now = turn(progress, chunk, _engine.RECORDS)
             living = np.zeros(len(member_of), bool)
             living[row_of[now.rows]] = True
-            if members_per_batch is None:
+            if members_per_batch is None and new[now.rows].all():
                 _halve(progress, now.rows, living.reshape(len(devices), -1).sum(1).max())
             block = int(progress.width[now.rows[0]])
             begin, compiled = time.perf_counter(), block in programs
@@ -87,7 +87,7 @@ def run(
 
 
 def _halve(progress: Progress, rows: np.ndarray, living: int) -> None:
-    """Narrower blocks where half of one would be idle: of a measured width, not of one that was asked for."""
+    """Narrower blocks where half of one would be idle: of a width just measured, not of one asked for or begun with."""
     while progress.width[rows[0]] > 1 and living <= progress.width[rows[0]] // 2:
         progress.width[rows] //= 2
 

@@ -14,9 +14,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._provenance import commit, versions
 from ntkdecay.training._dataset import dataset
-from ntkdecay.training._members import PACKAGES
+from ntkdecay.training._members import commit, versions
 from ntkdecay.training._plan import (
     Metrics,
     axes_of,
@@ -38,7 +37,7 @@ class Given(NamedTuple):
 
 
 def sweep(
-    init: Callable[..., Any],
+    init: Callable[..., Any] | Given,
     apply_fn: Callable[..., Array],
     loss: Callable[..., Array],
     optimizer: Callable[..., optax.GradientTransformation],
@@ -142,7 +141,7 @@ def sweep(
     )
     found, params, keys = trained(problem, data, plan, how)
     attributes = {
-        "title": progress or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions(*PACKAGES).items())
+        "title": progress or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
     }  # fmt: skip
     result = dataset(axes, found, attributes, keys)
     if not return_params:

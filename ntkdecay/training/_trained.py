@@ -102,7 +102,7 @@ def _advance(
     kept = leaves if how.return_params else []
     per_member = (progress.budget, progress.at, progress.status, progress.width, progress.measured)
     tables, records, kept = gathered((per_member, progress.records, kept), len(rows))
-    return Progress(plan.steps, *tables, records), kept
+    return Progress(plan.steps, *tables, records=records), kept
 
 
 def _params(

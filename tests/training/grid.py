@@ -71,6 +71,7 @@ def shuffled(seed):
 def digests(found) -> dict[str, str]:
     """Of each member by its key: the width of its block, and a hash of its records, its end and its parameters."""
     data, params = found
+    data = data.transpose(..., "step")
     members = data["key"].size
     arrays = [
         data[name].to_numpy().reshape(members, -1)

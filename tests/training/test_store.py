@@ -213,15 +213,12 @@ def test_parts_of_an_interrupted_grid_go_on_in_any_order_and_block(tmp_path, sto
     expected = digests(grid(tmp_path / "whole", by_seed(300)))
     store = tmp_path / "cut"
     stop_after(3, lambda: grid(store, by_seed(300)))
-    part = {"seed": [2, 0], "l2": [0.01, 0.0], "learning_rate": [3e5, 0.001]}
+    part = {"seed": [2, 0, 1], "l2": [0.01, 0.0], "learning_rate": [3e5, 0.001]}
     assert digests(grid(store, by_seed(300), part, members_per_batch=1)).items() < expected.items()
-    assert (
-        sorted(name[-15:] for name in files(store))[-1] == "unfinished.npz"[-15:]
-        or len(files(store)) == 2
-    )
+    assert len(files(store)) == 2 and any("unfinished" in name for name in files(store))
     assert digests(grid(store, by_seed(300), members_per_batch=None)) == expected
     assert all("unfinished" not in name for name in files(store))
-    assert len(trained[2]) == 8 and min(trained[2]) > 0
+    assert len(trained[2]) == 12 and min(trained[2]) > 0
 
 
 def test_a_run_interrupted_on_one_device_goes_on_on_two(tmp_path, stop_after):
@@ -238,7 +235,7 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path, trained, damage):
     (name,) = files(tmp_path)
     whole = (tmp_path / name).read_bytes()
     rng = np.random.default_rng(0)
-    places = rng.integers(0, len(whole), 40) if damage == "flip" else [0]
+    places = rng.integers(0, len(whole), 12) if damage == "flip" else [0]
     for place in places:
         content = bytearray(whole)
         content[place] ^= 1 << int(rng.integers(8))
