@@ -214,25 +214,23 @@ def data_of(x: Any, y: Any, x_test: Any, y_test: Any, params: Any = None) -> Dat
     """Checked samples."""
     pairs: list[tuple[str, Any, Any, Any]] = [("", x, y, None), ("_test", x_test, y_test, x)]
     for name, a, b, x_like in pairs:
-        if (a is None) != (b is None):
-            raise ValueError("Give both `x_test` and `y_test`, or neither.")
-        if a is None and name == "_test":
+        if a is None and b is None and name:
             continue
-        for which, given in ((f"x{name}", a), (f"y{name}", b)):
-            _check_samples(which, given)
-        if np.shape(a)[0] != np.shape(b)[0]:
+        if name and (a is None or b is None):
+            raise ValueError("Give both `x_test` and `y_test`, or neither.")
+        of_a, of_b = _samples(f"x{name}", a), _samples(f"y{name}", b)
+        if of_a[0] != of_b[0]:
+            raise ValueError(f"`x{name}` has {of_a[0]} samples and `y{name}` {of_b[0]}.")
+        if x_like is not None and of_a[1:] != np.shape(x_like)[1:]:
             raise ValueError(
-                f"`x{name}` has {np.shape(a)[0]} samples and `y{name}` {np.shape(b)[0]}."
-            )
-        if x_like is not None and np.shape(a)[1:] != np.shape(x_like)[1:]:
-            raise ValueError(
-                f"`x_test`'s samples are of shape {np.shape(a)[1:]} and `x`'s of {np.shape(x_like)[1:]}."
+                f"`x_test`'s samples are of shape {of_a[1:]} and `x`'s of {np.shape(x_like)[1:]}."
             )
     x_test, y_test = (None if a is None else jnp.asarray(a) for a in (x_test, y_test))
     return Data(jnp.asarray(x), jnp.asarray(y), x_test, y_test, params)
 
 
-def _check_samples(name: str, given: Any) -> None:
+def _samples(name: str, given: Any) -> tuple[int, ...]:
+    """The shape of usable ones."""
     try:
         values = np.asarray(given)
     except ValueError:
@@ -243,6 +241,7 @@ def _check_samples(name: str, given: Any) -> None:
         raise ValueError(f"`{name}` must hold samples; it is of shape {values.shape}.")
     if values.dtype.kind not in "iub" and not np.isfinite(values).all():
         raise ValueError(f"`{name}` holds NaN or infinity.")
+    return values.shape
 
 
 def local_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:

@@ -125,9 +125,8 @@ def sweep(
         save_seconds=save_seconds, store=store, progress=progress, return_params=return_params, augment=augment,
     )  # fmt: skip
     plan = planned(axes, steps, record)
-    begin = None if given is not None else init
     problem = Problem(
-        begin,
+        None if isinstance(init, Given) else init,
         apply_fn,
         loss,
         optimizer,
