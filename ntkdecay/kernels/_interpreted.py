@@ -26,11 +26,12 @@ from ntkdecay._checks import (
 )
 from ntkdecay._tiles import by_tiles, on_devices, tile_within
 from ntkdecay.kernels._checks import check_dtypes, exact
+from ntkdecay.kernels._program._builder import BATCH
 from ntkdecay.kernels._program._nodes import kernel_of
 from ntkdecay.kernels._program._source import Refused
 from ntkdecay.kernels._program._values import Data, Expression, Local, Parameter, Signal
 from ntkdecay.kernels._program._variances import given, measured, names_of
-from ntkdecay.kernels._program._walk import BATCH, Walk
+from ntkdecay.kernels._program._walk import Walk
 
 
 @checked(
@@ -127,9 +128,9 @@ def analytic(
     shapes = tuple(tuple(np.shape(leaf)) for leaf in leaves)
     program = _program(apply_fn, structure, shapes, tuple(names_of(params)), kinds, a.shape[1:])
     numbers = jnp.asarray(np.asarray(laws, float).reshape(-1, 2), jnp.result_type(float))
-    block = partial(_block, program, get)
+    block: Any = partial(_block, program, get)
     if max_bytes is not None:
-        fits = tile_within(block, numbers, a, a if b is None else b, max_bytes)
+        fits = tile_within(block, numbers, a, a if b is None else b, max_bytes)  # pyright: ignore[reportCallIssue]
         tile = fits if tile is None else min(fits, tile)
     kernel = None
     tiled = tile is not None and tile < max(len(a), 0 if b is None else len(b))
@@ -165,7 +166,7 @@ def _program(
             raise Refused(
                 "`apply_fn` gives no layer of its inputs: its output depends on no weights."
             )
-        signal = walk._signal(closed.jaxpr.eqns[-1], value)
+        signal = walk.signal(closed.jaxpr.eqns[-1], value)
     rest = [t for t in signal.tags if t is not None]
     if rest not in (["batch", "channel"], ["batch"]) or signal.tags[0] != "batch":
         raise Refused(

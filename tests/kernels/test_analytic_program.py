@@ -2,13 +2,17 @@
 
 import warnings
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ntkdecay import stax
+from ntkdecay import networks, stax
 from ntkdecay.kernels import analytic
 
 V = np.random.default_rng(0).normal(size=(4, 6))
@@ -80,7 +84,13 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+QUADRATURE = ("tanh", "sigmoid", "gelu by tanh")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in QUADRATURE else n for n in ACTIVATIONS],
+)
 def test_every_activation_in_plain_jax(name):
     f, layer = ACTIVATIONS[name]
 
@@ -111,6 +121,27 @@ def residual_dense(x):
     return nn.Dense(3)(nn.relu(x))
 
 
+def residual_conv(x):
+    x = nn.Conv(4, (3, 3))(x)
+    x = x + nn.Conv(4, (3, 3))(nn.relu(x))
+    return nn.Dense(2)(nn.relu(x).mean((1, 2)))
+
+
+def norm(x):
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.Dense(8)(x))
+    return nn.Dense(2)(nn.relu(x))
+
+
+def norm_in_images(x):
+    x = nn.LayerNorm(use_bias=False, use_scale=False)(nn.Conv(8, (3, 3))(x))
+    return nn.Dense(2)(nn.relu(x).reshape(len(x), -1))
+
+
+def rms(x):
+    x = nn.RMSNorm(use_scale=False)(nn.Dense(8)(x))
+    return nn.Dense(2)(nn.relu(x))
+
+
 RESIDUAL = [dense(12)] + 2 * [
     stax.serial(
         stax.FanOut(2),
@@ -118,9 +149,16 @@ RESIDUAL = [dense(12)] + 2 * [
         stax.FanInSum(),
     )
 ]
+RESIDUAL_CONV = stax.serial(
+    stax.FanOut(2),
+    stax.parallel(stax.Identity(), stax.serial(stax.Relu(), conv(4, (3, 3)))),
+    stax.FanInSum(),
+)
 LINEN = {
     "linear": (lambda x: nn.Dense(3)(x), dense(3), V, V2),
     "residual": (residual_dense, stax.serial(*RESIDUAL, stax.Relu(), dense(3)), V, V2),
+    "layer norm": (norm, stax.serial(dense(8), stax.LayerNorm(eps=1e-6), stax.Relu(), dense(2)), V, V2),
+    "rms norm": (rms, stax.serial(dense(8), stax.LayerNorm(eps=1e-6), stax.Relu(), dense(2)), V, V2),
     "flat images": (
         lambda x: nn.Dense(2)(nn.relu(nn.Dense(8)(x.reshape(len(x), -1)))),
         stax.serial(stax.Flatten(), dense(8), stax.Relu(), dense(2)), IMAGES, IMAGES2,
@@ -147,6 +185,22 @@ LINEN = {
         stax.serial(conv(4, (3, 3)), stax.Relu(), stax.AvgPool((2, 2), (2, 2)), stax.Flatten(), dense(2)),
         IMAGES, IMAGES2,
     ),
+    "residual images": (
+        residual_conv,
+        stax.serial(conv(4, (3, 3)), RESIDUAL_CONV, stax.Relu(), stax.GlobalAvgPool(), dense(2)), IMAGES, IMAGES2,
+    ),
+    "layer norm of images": (
+        norm_in_images,
+        stax.serial(conv(8, (3, 3)), stax.LayerNorm(eps=1e-6), stax.Relu(), stax.Flatten(), dense(2)),
+        IMAGES, IMAGES2,
+    ),
+    "1-D": (
+        lambda x: nn.Dense(2)(nn.relu(nn.Conv(4, (3,))(x)).mean(1)),
+        stax.serial(
+            stax.Conv(4, (3,), None, "SAME", 1.5**0.5, 0.1, ("NHC", "HIO", "NHC"), parameterization="standard"),
+            stax.Relu(), stax.GlobalAvgPool(), dense(2),
+        ), IMAGES[:, :, 0], IMAGES2[:, :, 0],
+    ),
 }  # fmt: skip
 
 
@@ -156,6 +210,89 @@ def test_flax_linen(name):
     apply, params = linen(function, x1)
     params = jax.tree.map(lambda p: jnp.ones(p.shape), params)
     assert_same(apply, params, fan_in_variances(params, last), kernel, x1, x2)
+
+
+def test_flax_nnx():
+    model = nnx.Sequential(
+        nnx.Linear(6, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+    )
+    graph, params = nnx.split(model)
+    _, _, kernel = stax.serial(dense(8), stax.Relu(), dense(2))
+    variances = fan_in_variances(params, last)
+    assert_same(lambda p, x: nnx.merge(graph, p)(x), params, variances, kernel, V, V2)
+
+
+def test_equinox():
+    model = eqx.nn.MLP(6, 2, 8, 2, key=KEY)
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    _, _, kernel = stax.serial(dense(8), stax.Relu(), dense(8), stax.Relu(), dense(2))
+    variances = fan_in_variances(params, lambda shape: shape[1])
+    assert_same(lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, variances, kernel, V, V2)
+
+
+def test_equinox_images_with_channels_first():
+    layers = [
+        eqx.nn.Conv2d(3, 4, 3, padding=1, key=KEY),
+        eqx.nn.Lambda(jax.nn.relu),
+        eqx.nn.AvgPool2d(2, 2),
+    ]
+    model = eqx.nn.Sequential([*layers, eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(64, 2, key=KEY)])
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def variance(path, leaf):
+        return 0.01 if "bias" in jax.tree_util.keystr(path) else 1.5 / np.prod(leaf.shape[1:])
+
+    variances = jax.tree.map_with_path(variance, params)
+    layers = [conv(4, (3, 3)), stax.Relu(), stax.AvgPool((2, 2), (2, 2)), stax.Flatten(), dense(2)]
+    kernel = stax.serial(*layers)[2]
+    first = jnp.moveaxis(jnp.asarray(IMAGES), 3, 1)
+    ours = analytic(
+        lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, first, variances=variances
+    )
+    off = ~np.eye(3, dtype=bool)
+    np.testing.assert_allclose(ours[off], kernel(jnp.asarray(IMAGES), None, "ntk")[off], rtol=1e-12)
+
+
+def test_ntk_parameterization_and_layer_norm_scales():
+    def apply(p, x):
+        h = np.sqrt(2 / 6) * x @ p["w"] + 0.3 * p["b"]
+        return jax.nn.relu(h) @ p["v"] / np.sqrt(9)
+
+    params = {"w": jnp.ones((6, 9)), "b": jnp.ones(9), "v": jnp.ones((9, 1))}
+    _, _, kernel = stax.serial(stax.Dense(9, 2**0.5, 0.3), stax.Relu(), stax.Dense(1))
+    assert_same(apply, params, {"*": 1.0}, kernel, V, V2)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(
+    depth=st.integers(1, 3),
+    names=st.lists(st.sampled_from(["relu", "erf", "gelu", "sin", "abs"]), min_size=3, max_size=3),
+    skip=st.booleans(),
+    standard=st.booleans(),
+)
+def test_random_architectures_in_both_forms(depth, names, skip, standard):
+    width, sizes = 5, [6] + [5] * depth
+    params = {f"w{i}": jnp.ones((n, width)) for i, n in enumerate(sizes)}
+    unit = {key: 1 / len(w) if standard else 1.0 for key, w in params.items()}
+
+    def apply(p, x):
+        def linear(i, x):
+            return x @ p[f"w{i}"] / (1 if standard else np.sqrt(sizes[i]))
+
+        x = linear(0, x)
+        for i in range(1, depth + 1):
+            h = linear(i, ACTIVATIONS[names[i - 1]][0](x))
+            x = x + h if skip else h
+        return x
+
+    form = "standard" if standard else "ntk"
+    layers = [stax.Dense(width, parameterization=form)]
+    for name in names[:depth]:
+        block = stax.serial(ACTIVATIONS[name][1], stax.Dense(width, parameterization=form))
+        both = (stax.FanOut(2), stax.parallel(stax.Identity(), block), stax.FanInSum())
+        layers.append(stax.serial(*both) if skip else block)
+    assert_same(apply, params, unit, stax.serial(*layers)[2], V, V2)
 
 
 def test_variances_are_measured_from_init_and_the_kernel_is_checked():
@@ -172,6 +309,54 @@ def test_variances_are_measured_from_init_and_the_kernel_is_checked():
         analytic(
             orthogonal.apply, orthogonal.init(KEY, V), V, init=lambda key: orthogonal.init(key, V)
         )
+
+
+def test_own_networks():
+    fc = networks.fully_connected((16, 16), 3, parameterization="ntk")
+    params = fc.init(KEY, V)
+    kernel = stax.serial(stax.Dense(16), stax.Relu(), stax.Dense(16), stax.Relu(), stax.Dense(3))[2]
+    variances = {"*kernel": 1.0, "*bias": 0.0}
+    k = analytic(fc.apply, params, V, V2, "nngp", variances=variances)
+    np.testing.assert_allclose(k, kernel(jnp.asarray(V), jnp.asarray(V2), "nngp"), rtol=1e-12)
+    wrn = networks.wide_resnet(depth=10, width=1)
+    params = wrn.init(KEY, IMAGES)
+    with pytest.raises(ValueError, match="sums over the samples, as batch norm does"):
+        analytic(wrn.apply, params, IMAGES, variances={"*kernel": 1.0, "*": 0.0})
+
+
+W = {"w": jnp.ones((6, 6)), "v": jnp.ones((6, 6))}
+REFUSED = {
+    "shared": (lambda p, x: jax.nn.relu(x @ p["w"]) @ p["w"], "'w' a second time"),
+    "max": (lambda p, x: jax.lax.cummax(x @ p["w"], axis=1), "'cummax' at .*test_analytic_program"),
+    "product": (lambda p, x: (x @ p["w"]) * (x @ p["v"]), "otherwise than by a sum"),
+    "dependent": (
+        lambda p, x: jax.nn.relu(x @ p["w"]) + jax.nn.relu(x @ p["v"]),
+        "may depend on each other",
+    ),
+    "dependent, a layer later": (
+        lambda p, x: (h := x @ p["w"]) + jax.nn.relu(h + jax.nn.relu(h) @ p["v"]),
+        "may depend on each other",
+    ),
+    "rough": (lambda p, x: jnp.clip(x @ p["w"], -1, 1) @ p["v"], "too rough for quadrature"),
+    "no weights between": (
+        lambda p, x: jnp.sin(jax.nn.relu(x @ p["w"]) + jax.nn.relu(x @ p["w"])),
+        "second time",
+    ),
+    "batch norm": (lambda p, x: x @ p["w"] - (x @ p["v"]).mean(0), "batch norm"),
+    "fixed matrix": (lambda p, x: (x @ p["w"]) @ np.eye(6) @ p["v"], "fixed matrix"),
+    "loop": (
+        lambda p, x: jax.lax.fori_loop(0, 3, lambda i, x: x @ p["w"], x),
+        "at .*test_analytic_program",
+    ),
+    "samples": (lambda p, x: (x - x.mean(0)) @ p["w"], "takes the samples together"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_understood_is_refused_with_its_line(name):
+    apply, match = REFUSED[name]
+    with pytest.raises(ValueError, match=match):
+        analytic(apply, W, V, variances={"*": 0.1})
 
 
 def test_tiles_and_float32():

@@ -29,6 +29,7 @@ class Node:
     run: Run
     inputs: tuple[int, ...]
     requires: Any = None
+    leaf: int | None = None  # the parameter that it takes
     entry: Callable | None = None  # of the network's inputs: x -> (n, ..., channels)
 
 
@@ -45,7 +46,7 @@ def random_linear(rule: Any, leaf: int, source: int) -> Node:
         k = rule(k.replace(ntk=None if k.ntk is None else v * k.ntk))
         return k.replace(**{name: one * v for name, one in _covariances(k)})
 
-    return Node(run, (source,), requirement(rule))
+    return Node(run, (source,), requirement(rule), leaf)
 
 
 def scaled(factor: float, source: int) -> Node:
@@ -66,7 +67,7 @@ def biased(leaf: int, scale: float, source: int) -> Node:
         ntk = None if k.ntk is None else k.ntk + scale**2 * jnp.ones_like(k.nngp)
         return k.replace(ntk=ntk, **{n: one + shift for n, one in _covariances(k)})
 
-    return Node(run, (source,))
+    return Node(run, (source,), leaf=leaf)
 
 
 def gained(leaf: int, scale: float, source: int) -> Node:
@@ -77,7 +78,7 @@ def gained(leaf: int, scale: float, source: int) -> Node:
         ntk = None if k.ntk is None else m2 * k.ntk + scale**2 * k.nngp
         return k.replace(ntk=ntk, **{n: m2 * one for n, one in _covariances(k)})
 
-    return Node(run, (source,))
+    return Node(run, (source,), leaf=leaf)
 
 
 def padded(widths: tuple[tuple[int, int], ...], source: int) -> Node:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from ntkdecay._neural_tangents import stax
-from ntkdecay.kernels._program import _nodes as nodes
-from ntkdecay.kernels._program._nonlinear import layer_of
-from ntkdecay.kernels._program._norm import layer_norm_of
-from ntkdecay.kernels._program._source import Refused, refusal
+from ntkdecay.kernels._program._builder import BATCH, local_of
+from ntkdecay.kernels._program._layers import Layers
+from ntkdecay.kernels._program._source import refusal
 from ntkdecay.kernels._program._values import (
     Data,
     Expression,
@@ -26,7 +21,6 @@ from ntkdecay.kernels._program._values import (
     uniform,
 )
 
-BATCH = 2  # the samples that the program is traced for
 POINTWISE = frozenset(
     [
         "abs",
@@ -92,15 +86,8 @@ CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _NO_CALLS = ("scan", "while", "cond", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
-class Walk:
+class Walk(Layers):
     """The nodes of a network, made as its program is walked."""
-
-    def __init__(self, laws: tuple[tuple[float, float], ...], names: list[str]) -> None:
-        self.laws, self.names = laws, names
-        self.nodes: list[nodes.Node] = []
-        self.gaussian: list[bool] = []
-        self.used: set[int] = set()
-        self.made: dict[Any, Signal] = {}
 
     def run(self, closed: Any, *arguments: Any) -> list[Any]:
         jaxpr = closed.jaxpr
@@ -141,6 +128,7 @@ class Walk:
         if all(isinstance(one, Data) for one in kinds):
             expressions = tuple(one.expression if isinstance(one, Data) else one for one in inputs)
             return Data(Expression(equation, expressions), equation.outvars[0].aval.shape)
+        inputs = [self._settled(equation, one) for one in inputs]
         special = {
             "dot_general": self._dense,
             "conv_general_dilated": self._conv,
@@ -160,8 +148,6 @@ class Walk:
             "dense and convolutional layers, functions of one entry, sums, averages over space, "
             "layer norm, reshapes",
         )
-
-    # Parameters
 
     def _parameter(self, name: str, equation: Any, inputs: list[Any]) -> Parameter:
         shape = equation.outvars[0].aval.shape
@@ -194,301 +180,6 @@ class Walk:
             "parameters as drawn, reshaped, transposed, repeated and times constants",
         )
 
-    def _use(self, equation: Any, parameter: Parameter, *, random: bool) -> int:
-        leaf, name = parameter.leaf, self.names[parameter.leaf]
-        if leaf in self.used:
-            raise refusal(
-                equation, f"uses the parameter {name!r} a second time", "parameters used once each"
-            )
-        self.used.add(leaf)
-        if random and self.laws[leaf][0] != 0:
-            raise refusal(
-                equation,
-                f"adds or contracts the parameter {name!r}, whose entries start as {self.laws[leaf][0]:g}",
-                "weights and biases of mean 0",
-            )
-        return leaf
-
-    # Nodes
-
-    def _node(
-        self,
-        node: nodes.Node,
-        like: Any,
-        gaussian: bool,
-        parts: frozenset | None = None,
-        **new: Any,
-    ) -> Signal:
-        self.nodes.append(node)
-        self.gaussian.append(gaussian)
-        number = len(self.nodes) - 1
-        parts = frozenset([("node", number)]) if parts is None else parts
-        tags, shape = new.get("tags", like and like.tags), new.get("shape", like and like.shape)
-        return Signal(number, tags, shape, gaussian, parts)
-
-    def _entry(self, equation: Any, data: Data, tags: tuple) -> Signal:
-        """The inputs as a signal, now that it is known which axis is the channels'."""
-        key = (id(data), tags)
-        if key not in self.made:
-            batch = _batch_axis(equation, data)
-            if tags[batch] != "batch":
-                raise refusal(
-                    equation,
-                    "takes the samples for something else",
-                    "one axis of samples throughout",
-                )
-            spatial = sorted((t, a) for a, t in enumerate(tags) if isinstance(t, int))
-            order = [a for _, a in spatial] + [tags.index("channel")]
-            node = nodes.Node(lambda laws: None, (), entry=_entry_of(data, batch, order))
-            self.made[key] = self._node(node, None, False, tags=tags, shape=data.shape)
-        return self.made[key]
-
-    def _signal(self, equation: Any, value: Any) -> Signal:
-        """A function of a signal as a layer."""
-        if not isinstance(value, Local):
-            return value
-        if id(value) in self.made:
-            return self.made[id(value)]
-        base, local = value.base, value
-        if not local.pointwise:
-            rule = layer_norm_of(local)
-            if rule is None or not base.gaussian:
-                raise refusal(
-                    equation,
-                    "takes a function of statistics of the channels that is not layer norm of a Gaussian signal",
-                    "(x − mean)/√(var + ε) and x/√(mean x² + ε) right after a layer with random weights",
-                )
-            factor, layer = rule
-            out = self._node(nodes.layer(layer, base.node), base, True)
-        else:
-            found = layer_of(lambda v: local.expression(v, scalar=True))
-            if found is None:
-                raise refusal(
-                    equation,
-                    "takes a function of one entry that has no rule and is too rough for quadrature",
-                    "piecewise linear ones bent at 0, erf, gelu, sin, cos, exp, polynomials, and smooth ones",
-                )
-            factor, layer = found
-            out = base
-            if layer is not None:
-                if not base.gaussian:
-                    raise refusal(
-                        equation,
-                        "takes a nonlinear function of what is not Gaussian at infinite width",
-                        "nonlinearities right after layers with random weights, their sums and averages",
-                    )
-                out = self._node(nodes.layer(layer, base.node), base, False)
-        if factor != 1:
-            out = self._node(
-                nodes.scaled(factor, out.node),
-                out,
-                out.gaussian,
-                out.parts if layer is None else None,
-            )
-        out = Signal(out.node, local.tags, local.shape, out.gaussian, out.parts)
-        for gain in local.gains:
-            out = self._gain(equation, out, gain)
-        self.made[id(value)] = out
-        self.made[("keep", id(value))] = value  # pyright: ignore[reportArgumentType]
-        return out
-
-    # Random linear maps
-
-    def _dense(self, equation: Any, inputs: list[Any]) -> Signal:
-        (axes, batches) = equation.params["dimension_numbers"]
-        side = 0 if isinstance(inputs[1], Parameter) else 1
-        signal, weights = inputs[side], inputs[1 - side]
-        if not isinstance(weights, Parameter) or batches[0]:
-            raise refusal(
-                equation,
-                "multiplies two signals, or one by a fixed matrix",
-                "a signal times a parameter",
-            )
-        contracted, rows = axes[side], axes[1 - side]
-        free = [a for a in range(len(weights.shape)) if a not in rows]
-        if isinstance(signal, Data):
-            batch = _batch_axis(equation, signal)
-            tags = _tags(signal.shape, batch, contracted[-1])
-            signal = self._entry(equation, signal, tags)
-        signal = self._signal(equation, signal)
-        over = {signal.tags[a] for a in contracted} - {None}
-        spatial = {t for t in signal.tags if isinstance(t, int)}
-        if over == spatial | {"channel"} and spatial:
-            signal = self._flatten(signal, signal.shape, signal.tags)
-        elif over != {"channel"}:
-            raise refusal(
-                equation,
-                "contracts axes that are not the channels",
-                "weights over the channels, or over all but the samples",
-            )
-        if len(free) > 1 or not all(weights.own):
-            raise refusal(
-                equation,
-                "has weights that repeat, or several axes of outputs",
-                "a matrix of independent weights",
-            )
-        leaf = self._use(equation, weights, random=True)
-        fan_in = math.prod(signal.shape[a] for a in contracted)
-        outputs = math.prod(weights.shape[a] for a in free)
-        rule = stax.Dense(outputs, weights.scale * math.sqrt(fan_in))[2]
-        kept = [None if t in over else t for a, t in enumerate(signal.tags) if a not in contracted]
-        new = ["channel"] * len(free)
-        tags = tuple(kept + new if side == 0 else new + kept)
-        shape = equation.outvars[0].aval.shape
-        node = nodes.random_linear(rule, leaf, signal.node)
-        return self._node(node, None, True, frozenset([leaf]), tags=tags, shape=shape)
-
-    def _conv(self, equation: Any, inputs: list[Any]) -> Signal:
-        signal, weights = inputs
-        p = equation.params
-        if not isinstance(weights, Parameter) or not all(weights.own):
-            raise refusal(
-                equation,
-                "convolves with something that is no parameter",
-                "a signal and a parameter",
-            )
-        groups = p["feature_group_count"], p["batch_group_count"]
-        if groups != (1, 1) or any(d != 1 for d in (*p["rhs_dilation"], *p["lhs_dilation"])):
-            raise refusal(
-                equation,
-                "is dilated, transposed or in groups",
-                "plain convolutions, with strides and padding",
-            )
-        lhs, rhs, out = p["dimension_numbers"]
-        if isinstance(signal, Data):
-            tags: list[Any] = [None] * len(signal.shape)
-            tags[lhs[0]], tags[lhs[1]] = "batch", "channel"
-            for i, a in enumerate(sorted(lhs[2:])):
-                tags[a] = i
-            signal = self._entry(equation, signal, tuple(tags))
-        signal = self._signal(equation, signal)
-        spatial = [signal.tags[a] for a in lhs[2:]]
-        if (
-            signal.tags[lhs[0]] != "batch"
-            or signal.tags[lhs[1]] != "channel"
-            or not all(isinstance(t, int) for t in spatial)
-        ):
-            raise refusal(
-                equation,
-                "convolves over axes that are not the pixels'",
-                "(samples, pixels, channels) in any order",
-            )
-        order = np.argsort(spatial)
-        window = tuple(weights.shape[rhs[2:][i]] for i in order)
-        strides = tuple(p["window_strides"][i] for i in order)
-        widths = tuple(tuple(p["padding"][i]) for i in order)
-        leaf = self._use(equation, weights, random=True)
-        fan_in = math.prod(window) * weights.shape[rhs[1]]
-        letters = "HWDXYZ"[: len(window)]
-        spec = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-        sizes = [signal.shape[a] for a in sorted(lhs[2:], key=lambda a: signal.tags[a])]
-        same = tuple(map(tuple, jax.lax.padtype_to_pads(sizes, window, strides, "SAME")))
-        source = signal.node
-        if widths != same and any(map(any, widths)):
-            source = self._padded(equation, signal, widths).node
-        padding = "SAME" if widths == same else "VALID"
-        rule = stax.Conv(
-            weights.shape[rhs[0]],
-            window,
-            strides,
-            padding,
-            weights.scale * math.sqrt(fan_in),
-            dimension_numbers=spec,
-        )[2]
-        tags = [None] * len(signal.tags)
-        for a, b in zip(lhs, out, strict=True):
-            tags[b] = signal.tags[a]
-        node = nodes.random_linear(rule, leaf, source)
-        return self._node(
-            node,
-            None,
-            True,
-            frozenset([leaf]),
-            tags=tuple(tags),
-            shape=equation.outvars[0].aval.shape,
-        )
-
-    def _padded(self, equation: Any, signal: Signal, widths: tuple) -> Signal:
-        if min(map(min, widths)) < 0:
-            raise refusal(equation, "pads by a negative number", "padding by zeros")
-        return self._node(nodes.padded(widths, signal.node), signal, signal.gaussian, signal.parts)
-
-    def _flatten(self, signal: Signal, shape: tuple, tags: tuple) -> Signal:
-        node = nodes.layer(stax.Flatten()[2], signal.node)
-        spatial = any(isinstance(t, int) for t in signal.tags)
-        alone = all(
-            n == 1 for n, t in zip(signal.shape, signal.tags, strict=True) if isinstance(t, int)
-        )
-        gaussian = signal.gaussian and (alone or not spatial)
-        return self._node(
-            node, None, gaussian, signal.parts if gaussian else None, tags=tags, shape=shape
-        )
-
-    # Sums over axes
-
-    def _pool(self, equation: Any, inputs: list[Any]) -> Signal:
-        signal, p = self._signal(equation, inputs[0]), equation.params
-        sizes, strides, pads = p["window_dimensions"], p["window_strides"], p["padding"]
-        dilated = any(d != 1 for d in (*p["base_dilation"], *p["window_dilation"]))
-        at = sorted((t, a) for a, t in enumerate(signal.tags) if isinstance(t, int))
-        others = [a for a, t in enumerate(signal.tags) if not isinstance(t, int)]
-        if dilated or any(sizes[a] != 1 or strides[a] != 1 or any(pads[a]) for a in others):
-            raise refusal(
-                equation,
-                "sums over windows of samples or channels, or dilated ones",
-                "windows of pixels",
-            )
-        source, widths = signal, tuple(tuple(pads[a]) for _, a in at)
-        if any(map(any, widths)):
-            source = self._padded(equation, signal, widths)
-        rule = stax.SumPool(
-            tuple(sizes[a] for _, a in at), tuple(strides[a] for _, a in at), "VALID"
-        )[2]
-        return self._node(
-            nodes.layer(rule, source.node), None, signal.gaussian, signal.parts if signal.gaussian else None,
-            tags=signal.tags, shape=equation.outvars[0].aval.shape,
-        )  # fmt: skip
-
-    def _sum(self, equation: Any, inputs: list[Any]) -> Any:
-        value, axes = inputs[0], equation.params["axes"]
-        shape = equation.outvars[0].aval.shape
-        tags = [value.tags[a] for a in axes]
-        if "batch" in tags:
-            raise refusal(
-                equation,
-                "sums over the samples, as batch norm does: their joint limit has no kernel of two samples",
-                "layer norm, or averages over the pixels",
-            )
-        if "channel" in tags or (isinstance(value, Local) and not value.pointwise):
-            local = _local(value)
-            return Local(
-                local.base,
-                Expression(equation, (local.expression,)),
-                (None,) * len(shape),
-                shape,
-                False,
-            )
-        signal = self._signal(equation, value)
-        over = {t for t in tags if t is not None}
-        if over != {t for t in signal.tags if isinstance(t, int)}:
-            raise refusal(
-                equation,
-                "sums over some of the pixels' axes",
-                "sums over all of them, or over windows",
-            )
-        kept = tuple(t for a, t in enumerate(signal.tags) if a not in axes)
-        node = nodes.layer(stax.GlobalSumPool()[2], signal.node)
-        return self._node(
-            node,
-            None,
-            signal.gaussian,
-            signal.parts if signal.gaussian else None,
-            tags=kept,
-            shape=shape,
-        )
-
-    # Shapes
-
     def _move(self, name: str, equation: Any, value: Any) -> Any:
         shape = equation.outvars[0].aval.shape
         if isinstance(value, Local) and not value.pointwise:
@@ -496,7 +187,7 @@ class Walk:
             return Local(value.base, moved, (None,) * len(shape), shape, False, value.gains)
         tags = self._moved(name, equation, value, shape)
         if tags is None:
-            signal = self._signal(equation, value)
+            signal = self.signal(equation, value)
             flat = ["batch", *(None,) * (len(shape) - 1)]
             wide = [a for a in range(1, len(shape)) if shape[a] > 1] or [1]
             batch_first = signal.tags[:1] == ("batch",) and len(shape) > 1 and shape[0] == BATCH
@@ -541,8 +232,6 @@ class Walk:
             tags.append(next(at)[0] if n > 1 else ones.pop() if ones else None)
         return tuple(tags)
 
-    # Functions of one entry, and of several signals
-
     def _pointwise(self, name: str, equation: Any, inputs: list[Any]) -> Any:
         shape = equation.outvars[0].aval.shape
         parameters = [one for one in inputs if isinstance(one, Parameter)]
@@ -579,7 +268,7 @@ class Walk:
                 for one in inputs
             ]
             signals = [one for one in inputs if isinstance(one, (Signal, Local))]
-        locals_ = [_local(one) for one in signals]
+        locals_ = [local_of(one) for one in signals]
         first = locals_[0]
         together = all(
             one.base.node == first.base.node and one.base.tags == first.base.tags for one in locals_
@@ -607,143 +296,3 @@ class Walk:
             one if isinstance(one, np.ndarray) else next(expressions) for one in inputs
         )
         return Local(first.base, Expression(equation, arguments), tags, shape, pointwise, gains)
-
-    def _added(self, equation: Any, signals: list[Any]) -> Signal:
-        a, b = (self._signal(equation, one) for one in signals)
-        if a.tags != b.tags or a.shape != b.shape:
-            raise refusal(
-                equation, "adds signals of different layout", "signals with the same axes"
-            )
-        fixed = [any(isinstance(part, tuple) for part in one.parts) for one in (a, b)]
-        if a.parts & b.parts or all(fixed):
-            raise refusal(
-                equation,
-                "adds two signals that may depend on each other",
-                "sums of which all terms but one end in random weights of their own",
-            )
-        node = nodes.joined(stax.FanInSum()[2], a.node, b.node)
-        return self._node(node, a, a.gaussian and b.gaussian, a.parts | b.parts)
-
-    def _concatenate(self, equation: Any, inputs: list[Any]) -> Signal:
-        axis = equation.params["dimension"]
-        like = next(one for one in inputs if isinstance(one, (Signal, Local)))
-        if (
-            any(isinstance(one, (np.ndarray, Parameter)) for one in inputs)
-            or like.tags[axis] != "channel"
-        ):
-            raise refusal(
-                equation,
-                "concatenates along another axis than the channels",
-                "signals side by side",
-            )
-        signals = [
-            self._entry(equation, one, like.tags)
-            if isinstance(one, Data)
-            else self._signal(equation, one)
-            for one in inputs
-        ]
-        if any(one.tags != like.tags for one in signals):
-            raise refusal(
-                equation, "concatenates signals of different layout", "signals with the same axes"
-            )
-        node = nodes.joined(stax.FanInConcat()[2], *(one.node for one in signals))
-        return self._node(node, None, False, tags=like.tags, shape=equation.outvars[0].aval.shape)
-
-    def _times(self, equation: Any, value: Any, parameter: Parameter) -> Any:
-        if isinstance(value, Local) and not value.pointwise:
-            base = value.base
-            return Local(
-                base,
-                value.expression,
-                base.tags,
-                jnp.broadcast_shapes(value.shape, parameter.shape),
-                False,
-                (*value.gains, parameter),
-            )
-        return self._gain(equation, self._signal(equation, value), parameter)
-
-    def _gain(self, equation: Any, signal: Signal, parameter: Parameter) -> Signal:
-        self._per_channel(equation, signal, parameter)
-        leaf = self._use(equation, parameter, random=False)
-        if self.laws[leaf][1] != 0:
-            raise refusal(
-                equation,
-                f"scales channels by the random parameter {self.names[leaf]!r}",
-                "scales that start as one number",
-            )
-        node = nodes.gained(leaf, parameter.scale, signal.node)
-        return self._node(node, signal, signal.gaussian, signal.parts if signal.gaussian else None)
-
-    def _biased(self, equation: Any, value: Any, parameter: Parameter) -> Signal:
-        signal = self._signal(equation, value)
-        self._per_channel(equation, signal, parameter)
-        leaf = self._use(equation, parameter, random=True)
-        node = nodes.biased(leaf, parameter.scale, signal.node)
-        return self._node(node, signal, signal.gaussian, signal.parts | {leaf})
-
-    def _per_channel(self, equation: Any, signal: Signal, parameter: Parameter) -> None:
-        pairs = zip(parameter.shape, parameter.own, strict=True)
-        varying = [a for a, (n, own) in enumerate(pairs) if own and n > 1]
-        tags = signal.tags[-len(parameter.shape) :] if parameter.shape else ()
-        over = [tags[a] for a in varying]
-        single = "channel" in signal.tags and signal.shape[signal.tags.index("channel")] == 1
-        if over != ["channel"] and not (single and not over):
-            raise refusal(
-                equation,
-                "adds or multiplies a parameter that is not one number for each channel",
-                "biases and scales of channels",
-            )
-
-
-def _local(value: Any) -> Local:
-    if isinstance(value, Local):
-        return value
-    return Local(value, Expression(), value.tags, value.shape, True)
-
-
-def _tags(shape: tuple, batch: int, channel: int) -> tuple:
-    others = [a for a, n in enumerate(shape) if a not in (batch, channel) and n > 1]
-    names: dict[int, Any] = {batch: "batch", channel: "channel"}
-    names |= {a: i for i, a in enumerate(others)}
-    return tuple(names.get(a) for a in range(len(shape)))
-
-
-def _batch_axis(equation: Any, data: Data) -> int:
-    """The axis along which the samples lie, each a function of its own input alone."""
-    leaf = data.expression
-    while leaf.equation is not None:
-        leaf = next(one for one in leaf.inputs if isinstance(one, Expression))
-    shape = data_input_shape(leaf)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=shape)
-    other = x.copy()
-    other[1] = rng.normal(size=shape[1:])
-    with jax.enable_x64(True):
-        a, b = (np.asarray(data.expression(jnp.asarray(one), scalar=False)) for one in (x, other))
-    for axis, size in enumerate(data.shape):
-        if size == BATCH:
-            changed = [not np.array_equal(np.take(a, i, axis), np.take(b, i, axis)) for i in (0, 1)]
-            if changed == [False, True]:
-                return axis
-    raise refusal(equation, "takes the samples together", "functions of each sample alone")
-
-
-def data_input_shape(leaf: Expression) -> tuple[int, ...]:
-    return leaf.inputs[0] if leaf.inputs else ()
-
-
-def _entry_of(data: Data, batch: int, order: list[int]) -> Callable[[Array], Array]:
-    """x -> (n, spatial axes, channels)."""
-
-    def one(sample: Array) -> Array:
-        both = data.expression(jnp.stack([sample] * BATCH), scalar=False)
-        mine = jnp.moveaxis(both, batch, 0)[0]
-        axes = [a - (a > batch) for a in order]
-        rest = [a for a in range(mine.ndim) if a not in axes]
-        kept = mine.transpose(*axes, *rest)
-        return kept.reshape(kept.shape[: len(axes)])
-
-    return jax.vmap(one)
-
-
-__all__ = ["BATCH", "Refused", "Walk"]
