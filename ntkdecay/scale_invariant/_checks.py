@@ -8,6 +8,8 @@ from jax import Array
 
 from ntkdecay._checks import check, check_positive, known
 
+TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
+
 
 def check_rates(learning_rate: Any, l2: Any) -> None:
     """η > 0, λ >= 0 and ηλ < 1: with more, a step does not shrink the weights but turns them."""

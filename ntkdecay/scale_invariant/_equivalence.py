@@ -15,7 +15,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, check, check_positive
+from ntkdecay._checks import Scalar, array, check, check_positive, checked, number, tree
 from ntkdecay.scale_invariant._checks import check_rates, together
 
 
@@ -36,6 +36,7 @@ class RescaledAdamW(NamedTuple):
     eps: Scalar
 
 
+@checked(learning_rate=number(above=0), l2=number(low=0))
 def exponential_schedule(learning_rate: Scalar, l2: Scalar) -> optax.Schedule:
     r"""The schedule that does without weight decay what η and λ do with it.
 
@@ -61,6 +62,7 @@ def exponential_schedule(learning_rate: Scalar, l2: Scalar) -> optax.Schedule:
     return lambda count: learning_rate * keep ** (-2.0 * count - 1.0)
 
 
+@checked(learning_rate=array(above=0), l2=array(low=0))
 def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
     r"""The same for schedules η_t, λ_t.
 
@@ -90,6 +92,7 @@ def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
     return learning_rate / (kept * jnp.concatenate([jnp.ones(1, kept.dtype), kept[:-1]]))
 
 
+@checked(params=tree(), learning_rate=number(above=0), l2=number(low=0), scale=number(above=0))
 def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> Rescaled:
     r"""SGD from c times the weights with the same functions at every step.
 
@@ -114,6 +117,13 @@ def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> R
     return Rescaled(moved, scale**2 * learning_rate, l2 / scale**2)
 
 
+@checked(
+    params=tree(),
+    learning_rate=number(above=0),
+    weight_decay=number(low=0),
+    scale=number(above=0),
+    eps=number(low=0),
+)
 def rescaled_adamw(
     params: Any, learning_rate: Scalar, weight_decay: Scalar, scale: Scalar, eps: Scalar = 0.0
 ) -> RescaledAdamW:

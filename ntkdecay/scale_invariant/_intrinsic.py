@@ -11,13 +11,21 @@ the inverse).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, check, check_positive
-from ntkdecay.scale_invariant._checks import check_intrinsic, check_norm2, check_rates, together
+from ntkdecay._checks import Scalar, array, check, check_positive, checked, known, number
+from ntkdecay.scale_invariant._checks import (
+    TURNS,
+    check_intrinsic,
+    check_norm2,
+    check_rates,
+    together,
+)
 
 
+@checked(learning_rate=array(above=0), l2=array(low=0), momentum=array(low=0, below=1))
 def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar = 0.0) -> Scalar:
     r"""The intrinsic learning rate of SGD, and that of the SGD which heavy ball moves like.
 
@@ -42,6 +50,7 @@ def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar 
     return learning_rate * l2 / (1 - momentum)
 
 
+@checked(norm2=array(above=0), learning_rate=array(above=0))
 def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     r"""The learning rate that the direction w/‖w‖ sees.
 
@@ -61,6 +70,7 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
     return learning_rate / norm2
 
 
+@checked(norm2=array(above=0), learning_rate=array(above=0))
 def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     """γ = (‖w‖²/η)², the inverse of the squared effective learning rate; arguments as there.
 
@@ -71,6 +81,12 @@ def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     return effective_learning_rate(norm2, learning_rate) ** -2
 
 
+@checked(
+    t=array(low=0),
+    gamma_0=array(low=0),
+    trace=array(low=0),
+    intrinsic_lr=array(low=0, below=1, why=TURNS),
+)
 def gamma_constant_noise(
     t: ArrayLike, gamma_0: ArrayLike, trace: ArrayLike, intrinsic_lr: ArrayLike
 ) -> Array:
@@ -96,6 +112,12 @@ def gamma_constant_noise(
     return jnp.exp(-age) * gamma_0 + 2 * trace * t * memory
 
 
+@checked(
+    t=array(ndim=1),
+    gamma_0=number(low=0),
+    trace=array(low=0, ndim=1),
+    intrinsic_lr=number(low=0, below=1, why=TURNS),
+)
 def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Scalar) -> Array:
     r"""γ along a path whose Tr Σ is constant between times.
 
@@ -116,13 +138,20 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
         ValueError: if the shapes are others.
     """
     t, trace = jnp.asarray(t), jnp.asarray(trace)
-    if t.ndim != 1 or trace.shape != (t.size - 1,):
+    if known(t) and not np.all(np.diff(t) >= 0):
+        raise ValueError("`t` must ascend: Tr Σ is given from each time to the next")
+    if trace.shape != (t.size - 1,):
         raise ValueError(
             f"`t` has shape {t.shape} and `trace` {trace.shape}; they must be (n,) and (n − 1,): "
             "one value of Tr Σ from each time to the next"
         )
     gamma_0 = jnp.asarray(gamma_0, jnp.result_type(t, trace, gamma_0, float))
 
+    return _gamma_path(t, gamma_0, trace, intrinsic_lr)
+
+
+@jax.jit
+def _gamma_path(t: Array, gamma_0: Array, trace: Array, intrinsic_lr: Array) -> Array:
     def advance(now: Array, piece: tuple[Array, Array]) -> tuple[Array, Array]:
         after = gamma_constant_noise(piece[0], now, piece[1], intrinsic_lr)
         return after, after
@@ -131,6 +160,13 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
     return jnp.concatenate([gamma_0[None], path])
 
 
+@checked(
+    t=array(low=0),
+    gamma_0=array(low=0),
+    sigma2=array(low=0),
+    epsilon=array(low=0, why="Tr Σ stays in [σ², (1 + ε)σ²]"),
+    intrinsic_lr=array(low=0, below=1, why=TURNS),
+)
 def gamma_band(
     t: ArrayLike, gamma_0: ArrayLike, sigma2: ArrayLike, epsilon: ArrayLike, intrinsic_lr: ArrayLike
 ) -> tuple[Array, Array]:
@@ -147,6 +183,7 @@ def gamma_band(
     return low, gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
 
 
+@checked(intrinsic_lr=array(above=0, why="without decay the norm grows for ever"))
 def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
     """1/(4λ_e) steps: the time in which γ's distance from its stationary value falls by e, (11).
 
@@ -158,6 +195,7 @@ def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
     return 1 / (4 * intrinsic_lr)
 
 
+@checked(sigma2=array(above=0), intrinsic_lr=array(low=0, below=1, why=TURNS))
 def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Array:
     r"""The effective learning rate at equilibrium.
 
@@ -178,6 +216,13 @@ def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Arra
     return jnp.sqrt(2 * intrinsic_lr / sigma2)
 
 
+@checked(
+    gamma_0=array(above=0),
+    intrinsic_lr=array(above=0, why="without decay there is no equilibrium"),
+    sigma2=array(above=0, why="without noise there is no equilibrium"),
+    factor=array(low=1, why="the first learning rate over the last"),
+    tolerance=number(above=0, below=1),
+)
 def norm_convergence_time(
     gamma_0: ArrayLike,
     intrinsic_lr: ArrayLike,

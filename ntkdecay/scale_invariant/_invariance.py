@@ -1,5 +1,7 @@
 r"""Whether a network is scale-invariant, measured."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, function, number, tree
 
+
+@checked(
+    apply_fn=function("of parameters and inputs"), params=tree(), x=array(), tolerance=number(low=0)
+)
 def is_scale_invariant(
     apply_fn: Callable[[Any, Array], Array], params: Any, x: ArrayLike, *, tolerance: float = 1e-3
 ) -> tuple[bool, float]:
@@ -34,11 +41,19 @@ def is_scale_invariant(
     True
     """
 
-    @jax.jit
+    residual = float(_residual(apply_fn, params, jnp.asarray(x)))
+    if math.isnan(residual):
+        raise ValueError(
+            "`apply_fn` gives NaN, or zero for every input: there is nothing to compare with"
+        )
+    return residual <= tolerance, residual
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _residual(apply_fn: Callable[[Any, Array], Array], params: Any, x: Array) -> Array:
     def at(c: float) -> Array:
-        return apply_fn(jax.tree.map(lambda p: c * p, params), jnp.asarray(x))
+        return apply_fn(jax.tree.map(lambda p: c * p, params), x)
 
     fx = at(1.0)
-    moved = [at(c) - fx for c in (0.5, 2.0)]
-    residual = max(float(jnp.linalg.norm(change)) for change in moved) / float(jnp.linalg.norm(fx))
-    return residual <= tolerance, residual
+    moved = jnp.stack([jnp.linalg.norm(jnp.ravel(at(c) - fx)) for c in (0.5, 2.0)])
+    return jnp.max(moved) / jnp.linalg.norm(jnp.ravel(fx))

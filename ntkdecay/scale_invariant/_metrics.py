@@ -16,11 +16,15 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ntkdecay._checks import check
+from ntkdecay._checks import check, checked, function, instance, integer, optional
 
 Select = Callable[[Any], Any]
 
 
+OPTIMIZER = instance(optax.GradientTransformation, "an optax transformation")
+
+
+@checked(select=optional(function("of the parameters")), batch_size=optional(integer(low=1)))
 def metrics(select: Select | None = None, *, batch_size: int | None = None) -> dict[str, Any]:
     r"""The metrics `loss`, `norm2` and `effective_gradient_norm`, on all training samples.
 
@@ -68,6 +72,7 @@ class Measured(NamedTuple):
     cosine_distance: Array
 
 
+@checked(optimizer=OPTIMIZER, select=optional(function("of the parameters")))
 def measured(
     optimizer: optax.GradientTransformation, select: Select | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -18,12 +18,32 @@ from jax import Array
 from jax.typing import ArrayLike
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from ntkdecay._checks import Scalar, check, check_positive, known
+from ntkdecay import _checks
+from ntkdecay._checks import (
+    Scalar,
+    array,
+    check,
+    check_positive,
+    checked,
+    flag,
+    integer,
+    known,
+    number,
+    optional,
+)
 from ntkdecay.scale_invariant._checks import check_norm2, check_rates, together
-from ntkdecay.scale_invariant._record import Record, read, series, steps
+from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 
+DELTA = array(above=0, below=1, why="it is 1 − cos of a step")
 
+
+@checked(
+    norm2_0=array(above=0),
+    effective_gradient_norm=array(low=0),
+    learning_rate=number(above=0),
+    l2=number(low=0),
+)
 def norm2_path(
     norm2_0: ArrayLike, effective_gradient_norm: ArrayLike, learning_rate: Scalar, l2: Scalar
 ) -> Array:
@@ -52,6 +72,12 @@ def norm2_path(
     return sequence(norm2_0, growth, _share(learning_rate, l2, exact=True))
 
 
+@checked(
+    norm2_0=array(above=0),
+    gradient_norm=array(low=0),
+    learning_rate=number(above=0),
+    l2=number(low=0),
+)
 def norm2_from_gradients(
     norm2_0: ArrayLike, gradient_norm: ArrayLike, learning_rate: Scalar, l2: Scalar
 ) -> Array:
@@ -80,13 +106,24 @@ def norm2_from_gradients(
         jnp.broadcast_shapes(growth.shape[1:], np.shape(norm2_0)),
     )
 
+    return _running_average(start, growth, jnp.asarray((1 - learning_rate * l2) ** 2, growth.dtype))
+
+
+@jax.jit
+def _running_average(start: Array, growth: Array, kept: Array) -> Array:
     def advance(norm2: Array, added: Array) -> tuple[Array, Array]:
-        after = (1 - learning_rate * l2) ** 2 * norm2 + jnp.broadcast_to(added, norm2.shape)
+        after = kept * norm2 + jnp.broadcast_to(added, norm2.shape)
         return after, after
 
     return jnp.concatenate([start[None], jax.lax.scan(advance, start, growth)[1]])
 
 
+@checked(
+    norm2=array(above=0),
+    effective_gradient_norm=array(low=0),
+    learning_rate=array(above=0),
+    l2=array(low=0),
+)
 def cosine_distance(
     norm2: ArrayLike, effective_gradient_norm: ArrayLike, learning_rate: ArrayLike, l2: ArrayLike
 ) -> Array:
@@ -111,6 +148,13 @@ def cosine_distance(
     return -jnp.expm1(-0.5 * jnp.log1p(tangent**2))
 
 
+@checked(
+    effective_gradient_norm=array(low=0),
+    delta=DELTA,
+    learning_rate=array(above=0),
+    l2=array(low=0),
+    exact=flag(),
+)
 def jump_threshold(
     effective_gradient_norm: ArrayLike,
     delta: ArrayLike,
@@ -144,6 +188,15 @@ def jump_threshold(
     return learning_rate * slope / jnp.sqrt(2 * delta)
 
 
+@checked(
+    norm2_0=array(above=0),
+    least=array(low=0),
+    most=array(above=0),
+    delta=DELTA,
+    learning_rate=array(above=0),
+    l2=array(above=0, why="without decay the norm never falls"),
+    exact=flag(),
+)
 def jump_times(
     norm2_0: ArrayLike,
     least: ArrayLike,
@@ -201,6 +254,13 @@ def jump_times(
     return Bounds(crossing(high, kappa * least, 2 * share), crossing(low, kappa * most, share))
 
 
+@checked(
+    least=array(low=0),
+    most=array(above=0),
+    learning_rate=array(above=0),
+    l2=array(above=0, why="without decay there is no equilibrium"),
+    exact=flag(),
+)
 def equilibrium_norm2(
     least: ArrayLike,
     most: ArrayLike,
@@ -235,6 +295,13 @@ def equilibrium_norm2(
     return Bounds(bottom, jnp.maximum(top, hop))
 
 
+@checked(
+    least=array(low=0),
+    most=array(above=0),
+    learning_rate=array(above=0),
+    l2=array(above=0, why="without decay there is no equilibrium"),
+    exact=flag(),
+)
 def equilibrium_learning_rate(
     least: ArrayLike,
     most: ArrayLike,
@@ -254,6 +321,11 @@ def equilibrium_learning_rate(
     return Bounds(rate / norm2.upper, rate / norm2.lower)
 
 
+@checked(
+    effective_gradient_norm=array(low=0, ndim=1),
+    power=_checks.sequence(number(), 2),
+    valid_from=integer(low=1),
+)
 def power_envelope(
     effective_gradient_norm: ArrayLike, power: tuple[float, float] = (1.0, 1.0), valid_from: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -282,6 +354,14 @@ def power_envelope(
     return low.min() * t ** -power[0], high.max() * t ** -power[1]
 
 
+@checked(
+    record=RECORD,
+    learning_rate=number(above=0),
+    l2=number(low=0),
+    least=optional(array(low=0)),
+    most=optional(array(above=0)),
+    window=integer(low=1),
+)
 def bounds(
     record: Record,
     learning_rate: float,

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from ntkdecay._checks import check
-from ntkdecay.scale_invariant._record import Record, read, steps
+from ntkdecay._checks import check, checked, integer, number
+from ntkdecay.scale_invariant._record import RECORD, Record, read, steps
 
 Numbers = np.ndarray
 
@@ -68,6 +68,12 @@ class Periods:
         }
 
 
+@checked(
+    record=RECORD,
+    drop=number(above=1, why="a ratio of levels"),
+    rise=number(above=1, why="a ratio of levels"),
+    window=integer(low=1),
+)
 def periods(record: Record, *, drop: float = 1.5, rise: float = 2.0, window: int = 1) -> Periods:
     """Phases, destabilizations and levels of a recorded run.
 

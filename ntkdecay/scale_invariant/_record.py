@@ -5,7 +5,23 @@ from typing import Any
 
 import numpy as np
 
+from ntkdecay._checks import Rule, shown
+
 Record = Any  # Mapping[str, ArrayLike] | xarray.Dataset | a NamedTuple of arrays
+
+
+class _Record(Rule):
+    """A rule: something with named series."""
+
+    refuses = frozenset({"text", "none", "object", "complex", "nan", "inf", "negative", "empty"})
+    asks = "a mapping, an xarray.Dataset or a NamedTuple of recorded series"
+
+    def __call__(self, name: str, value: Any) -> None:
+        if not isinstance(value, Mapping) and not hasattr(value, "_asdict"):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+
+
+RECORD = _Record()
 
 
 def read(record: Record, *names: str) -> list[np.ndarray]:

@@ -13,21 +13,39 @@ Time is counted in steps of SGD. The noise is a function of the direction alone,
 (Lemma B.1), and is given by a root A of Σ_W̄ = A Aᵀ. Both equations are Itô's.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, check, check_positive, known
-from ntkdecay.scale_invariant._checks import check_intrinsic, check_norm2, check_rates
+from ntkdecay._checks import (
+    Scalar,
+    array,
+    check,
+    check_positive,
+    checked,
+    function,
+    instance,
+    integer,
+    known,
+    number,
+    optional,
+    prng_key,
+)
+from ntkdecay.scale_invariant._checks import TURNS, check_intrinsic, check_rates
 
 Loss = Callable[[Array], Array]
 NoiseRoot = Callable[[Array], Array]
+
+
+SOLVER = optional(instance(diffrax.AbstractSolver, "a solver of diffrax"))
 
 
 class DirectionPath(NamedTuple):
@@ -37,6 +55,7 @@ class DirectionPath(NamedTuple):
     gamma: Array  # (times,)
 
 
+@checked(covariance=function("of a direction"))
 def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
     """The symmetric root of a covariance: W̄ ↦ Σ^½, shape (d, d), by its eigenvectors.
 
@@ -51,6 +70,7 @@ def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
     return root
 
 
+@checked(losses=function("of the weights"), batch_size=integer(low=1))
 def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRoot:
     r"""A root of the covariance of minibatch gradients, drawn with replacement.
 
@@ -72,6 +92,18 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
     return root
 
 
+@checked(
+    loss=function("of a vector"),
+    noise_root=function("of a direction"),
+    w_0=array(ndim=1),
+    ts=array(ndim=1),
+    learning_rate=number(above=0),
+    l2=number(low=0),
+    key=prng_key(),
+    dt=number(above=0),
+    solver=SOLVER,
+    tol=optional(number(above=0)),
+)
 def weights_sde(
     loss: Loss,
     noise_root: NoiseRoot,
@@ -113,19 +145,43 @@ def weights_sde(
     """
     check_rates(learning_rate, l2)
     w_0 = jnp.asarray(w_0)
-    check_norm2(w_0 @ w_0)
+    w_0 = w_0.astype(jnp.result_type(w_0, float))
+    if known(w_0) and not np.any(np.asarray(w_0)):
+        raise ValueError(
+            "`w_0` is zero, where a scale-invariant function is not defined (norm2 is 0)"
+        )
     _check_tangent(loss, noise_root, w_0)
+    rates = (jnp.asarray(learning_rate, w_0.dtype), jnp.asarray(l2, w_0.dtype))
+    return _solve(_weights, (loss, noise_root), rates, w_0, ts, key, dt, solver, tol)
 
-    def drift(t: Any, w: Array, args: Any) -> Array:
+
+def _weights(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], ...]:
+    """Drift and diffusion of (5)."""
+    loss, noise_root = functions
+
+    def drift(t: Any, w: Array, rates: Any) -> Array:
+        learning_rate, l2 = rates
         return -learning_rate * jax.grad(loss)(w) - learning_rate * l2 * w
 
-    def diffusion(t: Any, w: Array, args: Any) -> Array:
+    def diffusion(t: Any, w: Array, rates: Any) -> Array:
         norm = jnp.linalg.norm(w)
-        return -learning_rate * noise_root(w / norm) / norm
+        return -rates[0] * noise_root(w / norm) / norm
 
-    return _solve(drift, diffusion, w_0, ts, key, dt, solver, tol)
+    return drift, diffusion
 
 
+@checked(
+    loss=function("of a vector"),
+    noise_root=function("of a direction"),
+    direction_0=array(ndim=1),
+    gamma_0=number(above=0),
+    ts=array(ndim=1),
+    intrinsic_lr=number(low=0, below=1, why=TURNS),
+    key=prng_key(),
+    dt=number(above=0),
+    solver=SOLVER,
+    tol=optional(number(above=0)),
+)
 def direction_sde(
     loss: Loss,
     noise_root: NoiseRoot,
@@ -166,30 +222,35 @@ def direction_sde(
         "of norm 1 (its norm is given here): it is w/‖w‖",
     )
     _check_tangent(loss, noise_root, direction_0)
+    start = jnp.append(direction_0, gamma_0)
+    rates = (jnp.asarray(intrinsic_lr, start.dtype),)
+    path = _solve(_direction, (loss, noise_root), rates, start, ts, key, dt, solver, tol)
+    return DirectionPath(path[:, :-1], path[:, -1])
 
-    def trace(direction: Array) -> Array:
-        return jnp.sum(noise_root(direction) ** 2)
 
-    # One vector (W̄, γ): the last row of the noise is zero.
-    def drift(t: Any, state: Array, args: Any) -> Array:
+def _direction(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], ...]:
+    """Drift and diffusion of (9), (10), of one vector (W̄, γ): the last row of the noise is zero."""
+    loss, noise_root = functions
+
+    def drift(t: Any, state: Array, rates: Any) -> Array:
         direction, gamma = state[:-1], state[-1]
         unit = direction / jnp.linalg.norm(direction)
         trace = jnp.sum(noise_root(unit) ** 2)
         turn = -jax.grad(loss)(unit) / jnp.sqrt(gamma) - trace / (2 * gamma) * direction
-        return jnp.append(turn, -4 * intrinsic_lr * gamma + 2 * trace)
+        return jnp.append(turn, -4 * rates[0] * gamma + 2 * trace)
 
-    def diffusion(t: Any, state: Array, args: Any) -> Array:
+    def diffusion(t: Any, state: Array, rates: Any) -> Array:
         direction, gamma = state[:-1], state[-1]
         root = noise_root(direction / jnp.linalg.norm(direction))
         return jnp.pad(-root / jnp.sqrt(gamma), ((0, 1), (0, 0)))
 
-    path = _solve(drift, diffusion, jnp.append(direction_0, gamma_0), ts, key, dt, solver, tol)
-    return DirectionPath(path[:, :-1], path[:, -1])
+    return drift, diffusion
 
 
 def _solve(
-    drift: Callable[..., Array],
-    diffusion: Callable[..., Array],
+    equation: Callable[..., tuple[Callable[..., Array], ...]],
+    functions: tuple[Loss, NoiseRoot],
+    rates: tuple[Array, ...],
     start: Array,
     ts: ArrayLike,
     key: Array,
@@ -198,7 +259,6 @@ def _solve(
     tol: float | None,
 ) -> Array:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
-    check_positive("dt", dt, "it is the solver's step")
     if not known(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
         raise ValueError(
             "`ts` must be at least two ascending times, as numbers: the first is that of the start"
@@ -210,7 +270,34 @@ def _solve(
         for a, b, n in zip(times[:-1], times[1:], counts, strict=True)
     ]
     grid = np.concatenate([*pieces, times[-1:]])
-    shape = jax.eval_shape(lambda: diffusion(0.0, start, None)[0])
+    return _path(
+        equation,
+        functions,
+        diffrax.Euler() if solver is None else solver,
+        rates,
+        start,
+        jnp.asarray(times),
+        jnp.asarray(grid),
+        key,
+        None if tol is None else jnp.asarray(tol),
+    )
+
+
+@eqx.filter_jit
+def _path(
+    equation: Callable[..., tuple[Callable[..., Array], ...]],
+    functions: tuple[Loss, NoiseRoot],
+    solver: diffrax.AbstractSolver,
+    rates: tuple[Array, ...],
+    start: Array,
+    times: Array,
+    grid: Array,
+    key: Array,
+    tol: Array | None,
+) -> Array:
+    """One program for all numbers: functions and the solver alone are its constants."""
+    drift, diffusion = equation(functions)
+    shape = jax.eval_shape(lambda: diffusion(0.0, start, rates)[0])
     # A tree gives the same path to every step size, for a dozen draws in each step instead of one.
     brownian = (
         diffrax.UnsafeBrownianPath(shape, key)
@@ -219,13 +306,14 @@ def _solve(
     )
     solution = diffrax.diffeqsolve(
         diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, brownian)),
-        diffrax.Euler() if solver is None else solver,
+        solver,
         grid[0],
         grid[-1],
         None,
         start,
-        saveat=diffrax.SaveAt(ts=jnp.asarray(times)),
-        stepsize_controller=diffrax.StepTo(jnp.asarray(grid)),
+        rates,
+        saveat=diffrax.SaveAt(ts=times),
+        stepsize_controller=diffrax.StepTo(grid),
         max_steps=len(grid),
         adjoint=diffrax.ForwardMode(),
     )
@@ -234,17 +322,28 @@ def _solve(
 
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
     """A sentence for a loss or a noise that is not scale-invariant at w; traced weights pass."""
-    norm = jnp.linalg.norm(w)
-    slope, root = jax.grad(loss)(w), noise_root(w / norm)
-    for name, along, all_of_it in (
-        ("loss", slope @ w / norm, jnp.linalg.norm(slope)),
-        ("noise_root", jnp.linalg.norm(w @ root) / norm, jnp.linalg.norm(root)),
+    if not known(w):
+        return
+    for name, (along, whole) in zip(
+        ("loss", "noise_root"), _along_the_weights((loss, noise_root), w), strict=True
     ):
-        if (
-            known(along, all_of_it)
-            and abs(along) > 10 * jnp.sqrt(jnp.finfo(w.dtype).eps) * all_of_it
-        ):
+        along, whole = float(along), float(whole)
+        if not np.isfinite([along, whole]).all():
+            raise ValueError(f"`{name}` is not finite at the start; it must have a gradient there")
+        if along > 10 * np.sqrt(jnp.finfo(w.dtype).eps) * whole:
             raise ValueError(
-                f"`{name}` is not scale-invariant: {float(abs(along) / all_of_it):.1g} of its gradient points along "
+                f"`{name}` is not scale-invariant: {along / whole:.1g} of its gradient points along "
                 "the weights, where there must be none; freeze what is not normalized, and project the noise"
             )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _along_the_weights(functions: tuple[Loss, NoiseRoot], w: Array) -> Any:
+    """Of the gradient and of the noise: the length along w, and the whole."""
+    loss, noise_root = functions
+    norm = jnp.linalg.norm(w)
+    slope, root = jax.grad(loss)(w), noise_root(w / norm)
+    return (
+        (jnp.abs(slope @ w) / norm, jnp.linalg.norm(slope)),
+        (jnp.linalg.norm(w @ root) / norm, jnp.linalg.norm(root)),
+    )

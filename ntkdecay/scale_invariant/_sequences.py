@@ -8,6 +8,7 @@ with α = 1 − (1 − ηλ)² and β_t = η² g̃_t². In units of its stationa
 constant β is γ ← φ(γ) = (1 − α)γ + α/γ, whatever β.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import check, check_positive, known
+from ntkdecay._checks import array, check, check_positive, checked, integer, known, optional
 from ntkdecay.scale_invariant._checks import together
+
+SHARE = array(above=0, below=0.5, why="the share that a step takes away, 2ηλ for squared norms")
 
 
 class Bounds(NamedTuple):
@@ -27,6 +30,12 @@ class Bounds(NamedTuple):
     upper: Array
 
 
+@checked(
+    x_0=array(above=0),
+    beta=array(low=0),
+    alpha=array(low=0, below=1),
+    steps=optional(integer(low=0)),
+)
 def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | None = None) -> Array:
     r"""The sequence x_0, x_1, …
 
@@ -58,7 +67,14 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
     shape = jnp.broadcast_shapes(shape, np.shape(x_0), np.shape(alpha))
     x_0, alpha = jnp.asarray(x_0), jnp.asarray(alpha)
     dtype = jnp.result_type(x_0, beta, alpha, float)
-    start, share = (jnp.broadcast_to(v.astype(dtype), shape) for v in (x_0, alpha))
+    return _sequence(x_0.astype(dtype), beta, alpha.astype(dtype), shape, steps)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _sequence(
+    x_0: Array, beta: Array, alpha: Array, shape: tuple[int, ...], steps: int | None
+) -> Array:
+    start, share = jnp.broadcast_to(x_0, shape), jnp.broadcast_to(alpha, shape)
 
     def advance(x: Array, growth: Array | None) -> tuple[Array, Array]:
         after = (1 - share) * x + jnp.broadcast_to(beta if growth is None else growth, shape) / x
@@ -68,6 +84,7 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
     return jnp.concatenate([start[None], path])
 
 
+@checked(ratio=array(above=0), alpha=SHARE)
 def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
     r"""One step in units of the stationary point.
 
@@ -84,6 +101,7 @@ def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
     return (1 - alpha) * ratio + alpha / ratio
 
 
+@checked(beta=array(low=0), alpha=SHARE)
 def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
     """√(β/α), where a sequence with constant β stays.
 
@@ -96,6 +114,7 @@ def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
     return jnp.sqrt(beta / alpha)
 
 
+@checked(alpha=SHARE)
 def hop_threshold(alpha: ArrayLike) -> Array:
     """α/(1 − α): φ takes smaller ratios beyond 1, (13c), (13d) of `periodic`.
 
@@ -108,6 +127,7 @@ def hop_threshold(alpha: ArrayLike) -> Array:
     return alpha / (1 - alpha)
 
 
+@checked(alpha=SHARE)
 def turning_point(alpha: ArrayLike) -> Array:
     """√(α/(1 − α)): φ falls below this ratio and rises above it, (13e), (13f) of `periodic`.
 
@@ -118,6 +138,7 @@ def turning_point(alpha: ArrayLike) -> Array:
     return jnp.sqrt(hop_threshold(alpha))
 
 
+@checked(alpha=SHARE)
 def least_value(alpha: ArrayLike) -> Array:
     """2√(α(1 − α)), the least value of φ, (13g) of `periodic`.
 
@@ -130,6 +151,7 @@ def least_value(alpha: ArrayLike) -> Array:
     return 2 * jnp.sqrt(alpha * (1 - alpha))
 
 
+@checked(t=array(low=0), x_0=array(above=0), beta=array(low=0), alpha=SHARE)
 def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> Bounds:
     r"""Bounds on a sequence with constant β that starts above its stationary point.
 
@@ -155,6 +177,13 @@ def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: Arra
     return Bounds(*(point + (1 - k * alpha) ** t * (x_0 - point) for k in (2, 1)))
 
 
+@checked(
+    x_0=array(above=0),
+    least=array(low=0),
+    most=array(low=0),
+    alpha=array(low=0, below=1),
+    steps=integer(low=0),
+)
 def bounding_sequences(
     x_0: ArrayLike, least: ArrayLike, most: ArrayLike, alpha: ArrayLike, steps: int
 ) -> Bounds:
@@ -173,6 +202,7 @@ def bounding_sequences(
     return Bounds(*(sequence(x_0, beta, alpha, steps) for beta in (least, most)))
 
 
+@checked(t=array(low=0), x_0=array(above=0), least=array(low=0), most=array(low=0), alpha=SHARE)
 def rate_bounds(
     t: ArrayLike, x_0: ArrayLike, least: ArrayLike, most: ArrayLike, alpha: ArrayLike
 ) -> Bounds:
@@ -196,6 +226,7 @@ def rate_bounds(
     return Bounds(jnp.where(x_0 > bottom, lower, 0.0), jnp.where(x_0 > top, upper, jnp.inf))
 
 
+@checked(least=array(low=0), most=array(low=0), alpha=SHARE)
 def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
     r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out."""
     _check_alpha(alpha)
@@ -203,6 +234,7 @@ def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
     return hop_threshold(alpha) * jnp.sqrt(most) <= jnp.sqrt(least)
 
 
+@checked(least=array(low=0), most=array(low=0), alpha=SHARE)
 def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Bounds:
     r"""Where every sequence with β_t in [a, b] ends.
 

@@ -8,16 +8,18 @@ or without decay; gradient descent without decay converges; with decay the norm 
 overshoot, f and the norm jump up, and all begins again: chaotic periods.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar
-from ntkdecay.scale_invariant._checks import check_norm2, check_rates
+from ntkdecay._checks import Scalar, array, checked, flag, function, integer, known, number
+from ntkdecay.scale_invariant._checks import check_rates
 
 Loss = Callable[[Array], Array]
 
@@ -42,6 +44,14 @@ def toy_loss(z: Array) -> Array:
     return z[0] ** 2 / (z @ z)
 
 
+@checked(
+    z_0=array(ndim=1),
+    learning_rate=number(above=0),
+    l2=number(low=0),
+    steps=integer(low=0),
+    loss=function("of a vector"),
+    fixed_norm=flag(),
+)
 def descend(
     z_0: ArrayLike,
     learning_rate: Scalar,
@@ -75,7 +85,13 @@ def descend(
     9
     """
     z_0 = _start(z_0, learning_rate, l2)
+    return _descend(z_0, learning_rate, l2, int(steps), loss, bool(fixed_norm))
 
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _descend(
+    z_0: Array, learning_rate: Scalar, l2: Scalar, steps: int, loss: Loss, fixed_norm: bool
+) -> Trajectory:
     def advance(z: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
         value, slope = jax.value_and_grad(loss)(z)
         norm2 = z @ z
@@ -87,6 +103,14 @@ def descend(
     return Trajectory(*jax.lax.scan(advance, z_0, length=steps + 1)[1])
 
 
+@checked(
+    z_0=array(ndim=1),
+    learning_rate=number(above=0),
+    l2=number(low=0),
+    steps=integer(low=1),
+    burn_in=integer(low=0),
+    loss=function("of a vector"),
+)
 def lyapunov_exponent(
     z_0: ArrayLike,
     learning_rate: Scalar,
@@ -111,7 +135,13 @@ def lyapunov_exponent(
         Λ per step.
     """
     z_0 = _start(z_0, learning_rate, l2)
+    return _lyapunov_exponent(z_0, learning_rate, l2, int(steps), int(burn_in), loss)
 
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _lyapunov_exponent(
+    z_0: Array, learning_rate: Scalar, l2: Scalar, steps: int, burn_in: int, loss: Loss
+) -> Array:
     def move(z: Array) -> Array:
         return (1 - learning_rate * l2) * z - learning_rate * jax.grad(loss)(z)
 
@@ -126,6 +156,7 @@ def lyapunov_exponent(
     return jnp.mean(logs[burn_in:])
 
 
+@checked(t=array(), z_0=array(ndim=1), learning_rate=number(above=0), l2=number(low=0))
 def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     r"""x/y under gradient flow with weight decay.
 
@@ -152,5 +183,8 @@ def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) 
 def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     check_rates(learning_rate, l2)
     z_0 = jnp.asarray(z_0)
-    check_norm2(jnp.sum(z_0**2))
-    return z_0
+    if known(z_0) and not np.any(np.asarray(z_0)):
+        raise ValueError(
+            "`z_0` is zero, where norm2 is zero: a scale-invariant function is not defined there."
+        )
+    return z_0.astype(jnp.result_type(z_0, float))
