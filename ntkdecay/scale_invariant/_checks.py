@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay._checks import check, check_positive, known
+from ntkdecay._checks import array, check, check_positive, known
 
+NORM2 = array(above=0, why="a scale-invariant function is not defined at weights that are zero")
 TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
 
 
@@ -26,12 +27,6 @@ def check_intrinsic(intrinsic_lr: Any) -> None:
         lambda v: (v >= 0) & (v < 1),
         "from 0 to below 1: at ηλ >= 1 a step of weight decay takes all of the weights or turns them; "
         "lower the learning rate or l2",
-    )
-
-
-def check_norm2(norm2: Any) -> None:
-    check_positive(
-        "norm2", norm2, "a scale-invariant function is not defined at weights that are zero"
     )
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, check, check_positive, checked, known, number
+from ntkdecay._checks import Scalar, array, checked, known, number
 from ntkdecay.scale_invariant._checks import (
+    NORM2,
     TURNS,
     check_intrinsic,
-    check_norm2,
     check_rates,
     together,
 )
@@ -46,11 +46,10 @@ def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar 
     0.0005000000000000001
     """
     check_rates(learning_rate, l2)
-    check("momentum", momentum, lambda v: (v >= 0) & (v < 1), "from 0 to below 1: it is β of βv")
     return learning_rate * l2 / (1 - momentum)
 
 
-@checked(norm2=array(above=0), learning_rate=array(above=0))
+@checked(norm2=NORM2, learning_rate=array(above=0))
 def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     r"""The learning rate that the direction w/‖w‖ sees.
 
@@ -64,13 +63,11 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
     >>> float(scale_invariant.effective_learning_rate(norm2=4.0, learning_rate=0.1))
     0.025
     """
-    check_norm2(norm2)
-    check_positive("learning_rate", learning_rate, "it is η of a step")
     norm2, learning_rate = together(norm2, learning_rate)
     return learning_rate / norm2
 
 
-@checked(norm2=array(above=0), learning_rate=array(above=0))
+@checked(norm2=NORM2, learning_rate=array(above=0))
 def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     """γ = (‖w‖²/η)², the inverse of the squared effective learning rate; arguments as there.
 
@@ -105,7 +102,6 @@ def gamma_constant_noise(
     >>> round(float(scale_invariant.gamma_constant_noise(1e6, 1.0, 2.0, 1e-3)), 6)
     1000.0
     """
-    check_intrinsic(intrinsic_lr)
     t, gamma_0, trace, intrinsic_lr = together(t, gamma_0, trace, intrinsic_lr)
     age = 4 * intrinsic_lr * t
     memory = jnp.where(age > 0, -jnp.expm1(-age) / jnp.where(age > 0, age, 1.0), 1.0)
@@ -177,7 +173,6 @@ def gamma_band(
 
     Lemma 5.2, (12) of `intrinsic_lr`. Arguments as in `gamma_constant_noise`; epsilon: ε >= 0.
     """
-    check("epsilon", epsilon, lambda v: v >= 0, "at least 0: Tr Σ stays in [σ², (1 + ε)σ²]")
     sigma2, epsilon = together(sigma2, epsilon)
     low = gamma_constant_noise(t, gamma_0, sigma2, intrinsic_lr)
     return low, gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
@@ -191,7 +186,6 @@ def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
     >>> scale_invariant.relaxation_time(1e-3)
     250.0
     """
-    check_positive("intrinsic_lr", intrinsic_lr, "without decay the norm grows for ever")
     return 1 / (4 * intrinsic_lr)
 
 
@@ -210,8 +204,6 @@ def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Arra
     >>> round(float(scale_invariant.stationary_learning_rate(sigma2=2.0, intrinsic_lr=1e-4)), 4)
     0.01
     """
-    check_positive("sigma2", sigma2, "it is the variance of the gradient at unit norm")
-    check_intrinsic(intrinsic_lr)
     sigma2, intrinsic_lr = together(sigma2, intrinsic_lr)
     return jnp.sqrt(2 * intrinsic_lr / sigma2)
 
@@ -251,11 +243,6 @@ def norm_convergence_time(
     Raises:
         ValueError: for numbers outside these ranges, or Kλ_e >= 1.
     """
-    check_positive("gamma_0", gamma_0, "it is the inverse of the squared effective learning rate")
-    check_positive("intrinsic_lr", intrinsic_lr, "without decay there is no equilibrium")
-    check_positive("sigma2", sigma2, "without noise there is no equilibrium")
-    check("factor", factor, lambda v: v >= 1, "at least 1: the first learning rate over the last")
-    check("tolerance", tolerance, lambda v: (v > 0) & (v < 1), "between 0 and 1")
     gamma_0, intrinsic_lr, sigma2, factor = together(gamma_0, intrinsic_lr, sigma2, factor)
     check_intrinsic(factor * intrinsic_lr)
 

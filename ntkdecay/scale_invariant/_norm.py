@@ -31,7 +31,7 @@ from ntkdecay._checks import (
     number,
     optional,
 )
-from ntkdecay.scale_invariant._checks import check_norm2, check_rates, together
+from ntkdecay.scale_invariant._checks import NORM2, check_rates, together
 from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 
@@ -39,7 +39,7 @@ DELTA = array(above=0, below=1, why="it is 1 − cos of a step")
 
 
 @checked(
-    norm2_0=array(above=0),
+    norm2_0=NORM2,
     effective_gradient_norm=array(low=0),
     learning_rate=number(above=0),
     l2=number(low=0),
@@ -66,14 +66,13 @@ def norm2_path(
     >>> scale_invariant.norm2_path(1.0, np.ones(2), 0.1, 0.0).round(4).tolist()
     [1.0, 1.01, 1.0199]
     """
-    check_norm2(norm2_0)
     check_rates(learning_rate, l2)
     growth = (learning_rate * jnp.asarray(effective_gradient_norm)) ** 2
     return sequence(norm2_0, growth, _share(learning_rate, l2, exact=True))
 
 
 @checked(
-    norm2_0=array(above=0),
+    norm2_0=NORM2,
     gradient_norm=array(low=0),
     learning_rate=number(above=0),
     l2=number(low=0),
@@ -98,7 +97,6 @@ def norm2_from_gradients(
     >>> scale_invariant.norm2_from_gradients(1.0, np.ones(2), 0.1, 0.0).round(4).tolist()
     [1.0, 1.01, 1.02]
     """
-    check_norm2(norm2_0)
     check_rates(learning_rate, l2)
     growth = (learning_rate * jnp.asarray(gradient_norm)) ** 2
     start = jnp.broadcast_to(
@@ -119,7 +117,7 @@ def _running_average(start: Array, growth: Array, kept: Array) -> Array:
 
 
 @checked(
-    norm2=array(above=0),
+    norm2=NORM2,
     effective_gradient_norm=array(low=0),
     learning_rate=array(above=0),
     l2=array(low=0),
@@ -141,7 +139,6 @@ def cosine_distance(
     >>> round(float(scale_invariant.cosine_distance(1.0, 1.0, 1.0, 0.0)), 4)
     0.2929
     """
-    check_norm2(norm2)
     check_rates(learning_rate, l2)
     norm2, slope, learning_rate, l2 = together(norm2, effective_gradient_norm, learning_rate, l2)
     tangent = learning_rate * slope / ((1 - learning_rate * l2) * norm2)
@@ -179,7 +176,6 @@ def jump_threshold(
     >>> round(float(scale_invariant.jump_threshold(1.0, 0.1, 0.1, 0.01)), 4)
     0.2236
     """
-    _check_delta(delta)
     check_rates(learning_rate, l2)
     slope, delta, learning_rate, l2 = together(effective_gradient_norm, delta, learning_rate, l2)
     if exact:
@@ -189,7 +185,7 @@ def jump_threshold(
 
 
 @checked(
-    norm2_0=array(above=0),
+    norm2_0=NORM2,
     least=array(low=0),
     most=array(above=0),
     delta=DELTA,
@@ -227,9 +223,7 @@ def jump_times(
         (t_min, t_max) in steps, not rounded: the first t whose step from w_t is a δ-jump is at least
         t_min, and at most the next whole number from t_max on.
     """
-    check_norm2(norm2_0)
     _check_interval(least, most)
-    check_positive("l2", l2, "without decay the norm never falls")
     share = _share(jnp.asarray(learning_rate), jnp.asarray(l2), exact)
     check(
         "2ηλ", share, lambda v: v < 0.5, "below 1/2: a sequence of A.4 loses less than half a step"
@@ -284,7 +278,6 @@ def equilibrium_norm2(
     """
     _check_interval(least, most)
     check_rates(learning_rate, l2)
-    check_positive("l2", l2, "without decay there is no equilibrium")
     least, most, learning_rate, l2 = together(least, most, learning_rate, l2)
     share = _share(learning_rate, l2, exact)
     bottom, top = (learning_rate / jnp.sqrt(share) * slope for slope in (least, most))
@@ -430,10 +423,6 @@ def _share(learning_rate: Any, l2: Any, exact: bool) -> Any:
     """α: the share of ρ² that a step of weight decay takes away."""
     product = learning_rate * l2
     return product * (2 - product) if exact else 2 * product
-
-
-def _check_delta(delta: Any) -> None:
-    check("delta", delta, lambda v: (v > 0) & (v < 1), "between 0 and 1: it is 1 − cos of a step")
 
 
 def _check_interval(least: Any, most: Any) -> None:

@@ -29,7 +29,6 @@ from ntkdecay._checks import (
     Scalar,
     array,
     check,
-    check_positive,
     checked,
     function,
     instance,
@@ -39,7 +38,7 @@ from ntkdecay._checks import (
     optional,
     prng_key,
 )
-from ntkdecay.scale_invariant._checks import TURNS, check_intrinsic, check_rates
+from ntkdecay.scale_invariant._checks import TURNS, check_rates
 
 Loss = Callable[[Array], Array]
 NoiseRoot = Callable[[Array], Array]
@@ -83,7 +82,6 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
     Returns:
         W̄ ↦ A of shape (d, n).
     """
-    check("batch_size", batch_size, lambda v: v >= 1, "at least 1")
 
     def root(direction: Array) -> Array:
         slopes = jax.jacobian(losses)(direction)
@@ -100,7 +98,7 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
     learning_rate=number(above=0),
     l2=number(low=0),
     key=prng_key(),
-    dt=number(above=0),
+    dt=number(above=0, why="it is the solver's step"),
     solver=SOLVER,
     tol=optional(number(above=0)),
 )
@@ -148,7 +146,7 @@ def weights_sde(
     w_0 = w_0.astype(jnp.result_type(w_0, float))
     if known(w_0) and not np.any(np.asarray(w_0)):
         raise ValueError(
-            "`w_0` is zero, where a scale-invariant function is not defined (norm2 is 0)"
+            "`w_0` is zero; a scale-invariant function is not defined at weights that are zero"
         )
     _check_tangent(loss, noise_root, w_0)
     rates = (jnp.asarray(learning_rate, w_0.dtype), jnp.asarray(l2, w_0.dtype))
@@ -178,7 +176,7 @@ def _weights(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], .
     ts=array(ndim=1),
     intrinsic_lr=number(low=0, below=1, why=TURNS),
     key=prng_key(),
-    dt=number(above=0),
+    dt=number(above=0, why="it is the solver's step"),
     solver=SOLVER,
     tol=optional(number(above=0)),
 )
@@ -212,8 +210,6 @@ def direction_sde(
     Raises:
         ValueError: as `weights_sde`, and if `direction_0` is not of norm 1.
     """
-    check_positive("gamma_0", gamma_0, "it is the inverse of the squared effective learning rate")
-    check_intrinsic(intrinsic_lr)
     direction_0 = jnp.asarray(direction_0)
     check(
         "direction_0",
@@ -322,11 +318,10 @@ def _path(
 
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
     """A sentence for a loss or a noise that is not scale-invariant at w; traced weights pass."""
-    if not known(w):
+    lengths = _along_the_weights((loss, noise_root), w)
+    if not known(lengths):
         return
-    for name, (along, whole) in zip(
-        ("loss", "noise_root"), _along_the_weights((loss, noise_root), w), strict=True
-    ):
+    for name, (along, whole) in zip(("loss", "noise_root"), lengths, strict=True):
         along, whole = float(along), float(whole)
         if not np.isfinite([along, whole]).all():
             raise ValueError(f"`{name}` is not finite at the start; it must have a gradient there")

@@ -185,6 +185,6 @@ def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     z_0 = jnp.asarray(z_0)
     if known(z_0) and not np.any(np.asarray(z_0)):
         raise ValueError(
-            "`z_0` is zero, where norm2 is zero: a scale-invariant function is not defined there."
+            "`z_0` is zero; a scale-invariant function is not defined at weights that are zero"
         )
     return z_0.astype(jnp.result_type(z_0, float))

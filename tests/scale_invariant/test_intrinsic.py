@@ -116,7 +116,7 @@ def test_norm_convergence_time_is_when_both_phases_have_settled(gamma_0, factor)
     ("call", "message"),
     [
         (lambda: si.intrinsic_learning_rate(2.0, 0.5), "intrinsic_lr.*below 1"),
-        (lambda: si.intrinsic_learning_rate(0.1, -0.5), "l2.*at least 0"),
+        (lambda: si.intrinsic_learning_rate(0.1, -0.5), "l2.*>= 0"),
         (lambda: si.intrinsic_learning_rate(0.1, 0.5, 1.0), "momentum"),
         (lambda: si.effective_learning_rate(0.0, 0.1), "weights that are zero"),
         (lambda: si.gamma_path([0, 1, 2], 1.0, [1.0, 1.0, 1.0], 0.1), "one value of Tr"),
