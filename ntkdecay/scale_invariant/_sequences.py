@@ -20,7 +20,9 @@ from jax.typing import ArrayLike
 from ntkdecay._checks import array, checked, integer, known, optional
 from ntkdecay.scale_invariant._checks import together
 
-SHARE = array(above=0, below=0.5, why="the share that a step takes away, 2ηλ for squared norms")
+SHARE = array(
+    above=0, below=0.5, why="below 1/2: the share that a step takes away, 2ηλ for squared norms"
+)
 
 
 class Bounds(NamedTuple):
