@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from ntkdecay._tiles import _split
 from ntkdecay.kernels import analytic_kernel
+from ntkdecay.kernels._checks import check_dtypes
 
 
 def kernel_vector_product(
@@ -44,12 +45,17 @@ def kernel_vector_product(
     Raises:
         TypeError, ValueError: as `ntkdecay.kernels.analytic_kernel`, or if v does not fit.
     """
+    check_dtypes((), x1=x1, x2=x2)  # before JAX would round them
     x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
     jax.eval_shape(lambda a: analytic_kernel(kernel_fn, a, get=get, tile=tile), x1[:1])
     n2 = len(x1 if x2 is None else x2)
 
     def product(v: ArrayLike) -> Array:
         v = jnp.asarray(v)
+        if jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == bool:
+            v = v.astype(float)  # the kernel's dtype, which it must not take from whole numbers
+        if not jnp.issubdtype(v.dtype, jnp.floating):
+            raise TypeError(f"`v` is {v.dtype}; it must be an array of real numbers.")
         if v.shape != (n2,):
             raise ValueError(f"v has shape {v.shape}; it must be ({n2},), one entry for a sample.")
         return _product(x1, x2, v, kernel_fn, get, min(tile, max(len(x1), n2)))

@@ -285,3 +285,11 @@ def test_bad_input_of_the_kernel_product_is_refused(arguments, message):
         kernel_vector_product(RELU[2], Y, **arguments)
     with pytest.raises(ValueError, match=r"v has shape \(3,\); it must be \(40,\)"):
         kernel_vector_product(RELU[2], Y, tile=4)(np.ones(3))
+
+
+def test_whole_numbers_do_not_make_the_kernel_whole():
+    x, v = normal(0, 6, 3), np.arange(6)
+    found = kernel_vector_product(RELU[2], x, tile=4)(v)
+    np.testing.assert_allclose(found, kernels.analytic_kernel(RELU[2], x) @ v, rtol=1e-6)
+    with pytest.raises(TypeError, match="`v` is complex128"):
+        kernel_vector_product(RELU[2], x, tile=4)(1j * v)

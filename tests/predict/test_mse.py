@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+from ntkdecay import homogeneity
 from ntkdecay._neural_tangents import predict as nt_predict
 from ntkdecay.predict import gradient_descent_mse, mode, peak_time
 
@@ -275,3 +276,52 @@ def test_peak_time_is_differentiable_and_vmaps(case):
 @pytest.mark.parametrize(("l2", "degree"), [(0.0, 2), (0.1, 0), (0.1, 1)])
 def test_peak_time_is_infinite_where_the_loss_falls_for_ever(case, l2, degree):
     assert peak_time(case["k_train_train"], case["y"], l2=l2, degree=degree) == np.inf
+
+
+def test_the_derivative_at_time_0_is_theorem_1(case):
+    k, y, start = case["k_train_train"], case["y"], case["start"]
+    predict_fn = gradient_descent_mse(k, y, l2=0.1, degree=2, reduction="sum")
+    slope = jax.jvp(lambda t: predict_fn(t, start), (0.0,), (1.0,))[1]
+    np.testing.assert_allclose(slope, -k @ (start - y) - 2 * 0.1 * start, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "t", "error"),
+    [(np.float64, None, 1e-12), (np.float64, 1e17, 1e-12), (np.float32, 1e8, 1e-3)],
+)
+def test_what_a_rank_deficient_kernel_cannot_learn_moves_no_point(dtype, t, error):
+    x, x_test, y = normal(0, 100, 30), normal(1, 5, 30), normal(2, 100, 1)
+    k, k_test = (np.asarray(one @ x.T, dtype) for one in (x, x_test))
+    predict_fn = gradient_descent_mse(k, y.astype(dtype), l2=0.0, degree=2)
+    weights = np.linalg.pinv(x) @ y
+    for found, points in zip(predict_fn(t, 0.0, 0.0, k_test), (x, x_test), strict=True):
+        np.testing.assert_allclose(found, points @ weights, atol=error)
+
+
+def test_one_input_with_two_labels_ends_at_their_mean():
+    x = np.repeat(normal(0, 4, 6), 2, axis=0)
+    f = gradient_descent_mse(x @ x.T, normal(1, 8, 1), l2=0.0, degree=3)()
+    mean = normal(1, 8, 1).reshape(4, 2).mean(1)
+    np.testing.assert_allclose(f[:, 0], np.repeat(mean, 2), atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [1e-2, 1e3, 1e5, 1e7])
+def test_peak_time_holds_in_float32_where_little_is_learned(ratio):
+    single, double = (
+        float(peak_time(dtype([[1]]), dtype([[1]]), l2=dtype(ratio), degree=2, reduction="sum"))
+        for dtype in (np.float32, np.float64)
+    )
+    assert single == pytest.approx(double, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("measured", "meant"), [(0.9999999999999999, 1), (1.5e-16, 0), (1.9999999, 2)]
+)
+def test_a_measured_degree_is_taken(case, measured, meant):
+    degree = homogeneity.Degree(measured, 1e-9)
+    for one in [degree] if meant == 2 else [degree, measured]:
+        np.testing.assert_array_equal(
+            mode(1.0, 1.0, 0.1, one, 0.3), mode(1.0, 1.0, 0.1, meant, 0.3)
+        )
+        found = gradient_descent_mse(case["k_train_train"], case["y"], l2=0.1, degree=one)
+        assert found.task.degree == meant
