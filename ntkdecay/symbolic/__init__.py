@@ -1,7 +1,8 @@
 """Every numbered statement of the four papers, checked; `python -m ntkdecay.symbolic` prints them.
 
 A check is a proof by computer algebra, an identity on random cases in floating point, or a
-simulation, and each comes with mutants that must be refuted: see `symbolic.registry`.
+simulation of one formula, the claim. Each number, sign, exponent and relation of that formula is
+then altered in turn (`--mutate`), and the check must notice: see `symbolic.registry`.
 """
 
 import importlib
@@ -9,18 +10,42 @@ import importlib
 from ntkdecay._extras import extra
 
 with extra("symbolic"):
-    from ntkdecay.symbolic.registry import PAPERS, STATEMENTS, Statement, Verdict, statement
+    from ntkdecay.symbolic.claims import Claim, Relation
+    from ntkdecay.symbolic.registry import (
+        PAPERS,
+        STATEMENTS,
+        Mutation,
+        Statement,
+        Verdict,
+        statement,
+    )
+    from ntkdecay.symbolic.verdicts import nonnegative, positive
 
-__all__ = ["PAPERS", "STATEMENTS", "Statement", "Verdict", "statement"]
+__all__ = [
+    "PAPERS",
+    "STATEMENTS",
+    "Claim",
+    "Mutation",
+    "Relation",
+    "Statement",
+    "Verdict",
+    "nonnegative",
+    "positive",
+    "statement",
+]
 
 # Importing a module registers its statements, in the papers' order.
 for _name in (
     "l2",
+    "l2_networks",
+    "auto_l2",
     "width",
     "deep_linear",
     "closed_form",
+    "closed_form_digits",
     "representation",
     "intrinsic_lr",
+    "intrinsic_lr_rates",
     "scale_invariant_steps",
     "periodic",
     "recurrent",

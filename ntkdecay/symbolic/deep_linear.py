@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +16,23 @@ import numpy as np
 import sympy as sp
 
 from ntkdecay.symbolic.networks import relative
-from ntkdecay.symbolic.registry import positive, statement
+from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.verdicts import positive
 
-lam, beta, n = sp.symbols("lambda beta n", positive=True)
+lam, beta, n = sp.symbols("λ β n", positive=True)
 
 
 @statement(
     "l2",
     "(S11), (S12)",
-    "∂L_tot/∂W^l_ab = λ W^l_ab + β (W^L…W^{l+1})_a (W^{l−1}…W^0 x)_b ℓ'",
+    "gradient of the total loss in W_l, by the product above of the layers over it (a vector) and "
+    "below of those under it with the input",
+    "grad_W == λ*W + β*outer(above, below)*ell_prime",
     kind="proof",
-    mutants={
-        "β²": {"scale": beta**2},
-        "−λ": {"decay": -lam},
-        "a and b exchanged": {"transposed": True},
-    },
+    show={"grad_W": "∂L_tot/∂W_l", "W": "W_l"},
     scope="L = 2, two hidden units, two inputs, one sample; ℓ = (f − y)²/2",
 )
-def s11(scale=beta, decay=lam, transposed=False):
+def s11(claim):
     shapes, x = [(2, 2), (2, 2), (1, 2)], sp.Matrix(sp.symbols("x1:3"))
     weights = [
         sp.Matrix(*shape, sp.symbols(f"w{i}_1:{shape[0] * shape[1] + 1}", real=True))
@@ -41,14 +41,14 @@ def s11(scale=beta, decay=lam, transposed=False):
     f, y = beta * (weights[2] * weights[1] * weights[0] * x)[0], sp.Symbol("y")
     loss = (f - y) ** 2 / 2 + lam / 2 * sum((W.T * W).trace() for W in weights)
     # The vectors above and below each layer, (S12).
-    above = [(weights[2] * weights[1]).T, weights[2].T, sp.Matrix([1])]
-    below = [x, weights[0] * x, weights[1] * weights[0] * x]
+    aboves = [(weights[2] * weights[1]).T, weights[2].T, sp.Matrix([1])]
+    belows = [x, weights[0] * x, weights[1] * weights[0] * x]
     residuals = []
-    for W, up, down in zip(weights, above, below, strict=True):
-        outer = up * down.T
-        outer = outer.T if transposed and outer.is_square else outer
-        residuals.append(_gradient(loss, W) - decay * W - scale * outer * (f - y))
-    return [sp.expand(r) for matrix in residuals for r in matrix]
+    for W, above, below in zip(weights, aboves, belows, strict=True):
+        known = {"grad_W": _gradient(loss, W), "W": W, "ell_prime": f - y}
+        known |= {"above": above, "below": below, "outer": lambda a, b: a * b.T}
+        residuals.append(claim(lam, beta, **known))
+    return residuals
 
 
 def _gradient(loss, weights):
@@ -103,125 +103,136 @@ def _parts(case, l2):
 @statement(
     "l2",
     "(S13), (S14)",
-    "at rest W^l = (W^L…W^{l+1}) ⊗ Ŵ^{l−1}, Ŵ^{l−1} = −(β/λ) W^{l−1}…W^0 Σ ℓ' x",
+    "every layer at rest: the product above it with W_hat, the layers under it acting on Σ_x ℓ' x",
+    "W == outer(above, W_hat); W_hat == -β/λ*dot(below, Σ)",
     kind="identity",
     tolerance=1e-10,
-    mutants={"+β/λ": {"sign": -1.0}, "Ŵ^l": {"shift": 1}},
+    show={"Σ": "Σ_x ℓ' x", "W": "W_l", "W_hat": "Ŵ_{l−1}"},
     scope="trained networks, L = 1, 2, 3",
 )
-def s13(sign=1.0, shift=0):
+def s13(claim):
     l2, cases = _trained()
     residuals = []
     for case in cases:
-        depth, _, weights, _, _ = case
-        _, _, above, hat = _parts(case, l2)
-        uppers = [*above[1:], np.ones(1)]
-        for layer, W in enumerate(weights):
-            column = hat[min(layer + shift, depth)]
-            if column.shape == (W.shape[1],):
-                residuals.append(relative(sign * np.outer(uppers[layer], column), W))
+        _, scale, weights, x, _ = case
+        slopes, _, above, _ = _parts(case, l2)
+        below = np.eye(x.shape[1])
+        for W, up in zip(weights, [*above[1:], np.ones(1)], strict=True):
+            # Ŵ itself is read off W, along the vector above it.
+            known = {"below": below, "Σ": x.T @ slopes, "W_hat": up @ W / (up @ up)}
+            known |= {"outer": np.outer, "dot": np.dot, "W": W, "above": up}
+            relations = claim.relations(β=scale, λ=l2, **known)
+            residuals += [relative(r.right, r.left) for r in relations]
+            below = W @ below
     return residuals
 
 
 @statement(
     "l2",
-    "(S15)–(S18)",
-    "(W^L…W^l)·Ŵ^{l−1} = f̃ = −(1/λ) Σ ℓ' f, and W^L…W^l = f̃^{L−l} Ŵ^{l−1}",
+    "(S15)–(S19)",
+    "the one number f_tilde at rest: U_l = W^L…W^l, V_l = Ŵ^{l−1}",
+    "f_tilde == -F/λ; dot(U_l, V_l) == f_tilde; U_l == f_tilde**(L - l)*V_l; "
+    "f_tilde == f_tilde**(L - l)*dot(V_l, V_l)",
     kind="identity",
     tolerance=1e-10,
-    mutants={
-        "f̃ = +(1/λ) Σ ℓ' f": {"sign": 1.0},
-        "f̃^{L−l+1}": {"power": lambda L, layer: L - layer + 1},
-    },
-    scope="trained networks, L = 1, 2, 3, every layer",
+    show={"F": "Σ ℓ' f"},
+    scope="trained networks, L = 1, 2, 3, every layer; f̃ is the squared norm of each layer",
 )
-def s16(sign=-1.0, power=lambda L, layer: L - layer):
+def s16(claim):
     l2, cases = _trained()
     residuals = []
     for case in cases:
         slopes, f, above, hat = _parts(case, l2)
-        f_tilde = sign * slopes @ f / l2
+        f_tilde = np.sum(case[2][0] ** 2)
         for layer, (up, column) in enumerate(zip(above, hat, strict=True)):
-            residuals.append(relative(up @ column, f_tilde))
-            residuals.append(relative(f_tilde ** power(case[0], layer) * column, up))
+            known = {"f_tilde": f_tilde, "F": slopes @ f, "λ": l2, "dot": np.dot}
+            known |= {"L": float(case[0]), "l": float(layer), "U_l": up, "V_l": column}
+            residuals += [relative(r.right, r.left) for r in claim.relations(**known)]
     return residuals
+
+
+_S20 = "λ**(L + 1)/β**2 == (-F)**(L - 1)*X"
+_S20_SHOW = {"F": "Σ ℓ' f", "X": "Σ ℓ' ℓ' x·x'"}
 
 
 @statement(
     "l2",
-    "(S19), (S20)",
-    "λ^{L+1}/β² = [−Σ ℓ' f]^{L−1} Σ ℓ' ℓ' x·x'",
+    "(S20)",
+    "the equation of every nontrivial fixed point",
+    _S20,
     kind="proof",
-    mutants={
-        "[…]^L": {"power": lambda L: L},
-        "λ^L": {"l2_power": lambda L: L},
-        "1/β": {"beta_power": 1},
-    },
-    scope="from (S19) at l = 0, symbolic L; (S19) itself on trained networks in (S20), networks",
+    show=_S20_SHOW,
+    scope="from (S19) at l = 0 with f̃ = −Σ ℓ' f/λ and ‖Ŵ^{−1}‖² = (β/λ)² Σ ℓ' ℓ' x·x', symbolic L",
 )
-def s20(power=lambda L: L - 1, l2_power=lambda L: L + 1, beta_power=2):
+def s20(claim):
     L, pull = sp.symbols("L S", positive=True)  # S = −Σ ℓ' f > 0
     f_tilde = pull / lam
-    # (S19): f̃ = f̃^L ‖Ŵ^{−1}‖², ‖Ŵ^{−1}‖² = (β/λ)² Σ ℓ' ℓ' x·x'.
     squares = f_tilde ** (1 - L) * (lam / beta) ** 2
-    return sp.powsimp(
-        sp.expand_log(
-            sp.log(lam ** l2_power(L) / beta**beta_power)
-            - sp.log(pull ** power(L))
-            - sp.log(squares),
-            force=True,
-        )
-    )
+    (relation,) = claim.relations(lam, beta, L, F=-pull, X=squares)
+    ratio = sp.log(relation.left / relation.right)
+    return sp.simplify(sp.expand_log(ratio, force=True))
 
 
 @statement(
     "l2",
     "(S20), networks",
-    "(S20) at trained networks",
+    "the same at trained networks",
+    _S20,
     kind="identity",
     tolerance=1e-10,
-    mutants={"[…]^L": {"power": lambda L: L}, "λ^L": {"l2_power": lambda L: L}},
+    show=_S20_SHOW,
     scope="L = 1, 2, 3",
 )
-def s20_networks(power=lambda L: L - 1, l2_power=lambda L: L + 1):
+def s20_networks(claim):
     l2, cases = _trained()
     residuals = []
     for case in cases:
         depth, scale, _, x, _ = case
         slopes, f, _, _ = _parts(case, l2)
-        right = (-slopes @ f) ** power(depth) * np.sum((x.T @ slopes) ** 2)
-        residuals.append(relative(right, l2 ** l2_power(depth) / scale**2))
+        known = {"L": depth, "F": slopes @ f, "X": np.sum((x.T @ slopes) ** 2)}
+        (relation,) = claim.relations(λ=l2, β=scale, **known)
+        residuals.append(relative(relation.right, relation.left))
     return residuals
 
 
 @statement(
     "l2",
     "(S20), scaling",
-    "NTK normalization keeps (S20) free of n for λ ∝ n^{−L/(L+1)}",
+    "what λ has to be at width n for the left-hand side of (S20) to be free of n in NTK "
+    "normalization",
+    "β == n**(-L/2); λ == c*n**(-L/(L + 1))",
     kind="proof",
-    mutants={
-        "n^{−(L+1)/L}": {"power": lambda L: -(L + 1) / L},
-        "n^{−L/2}": {"power": lambda L: -L / 2},
+    survivors={
+        "c → 2c": "the constant is free",
+        "cn^{−L/(L + 1)} → 1.05 cn^{−L/(L + 1)}": "the constant is free",
+        "n → 2n (2)": "the constant is free",
     },
 )
-def s20_scaling(power=lambda L: -L / (L + 1)):
+def s20_scaling(claim):
     L, constant = sp.symbols("L c", positive=True)
-    left = (constant * n ** power(L)) ** (L + 1) * n**L
-    return sp.simplify(sp.diff(sp.expand_log(sp.log(left), force=True), n))
+    beta, l2 = claim.sides(L, n, constant)
+    left = l2 ** (L + 1) / beta**2
+    return [
+        sp.simplify(sp.diff(sp.expand_log(sp.log(left), force=True), n)),
+        beta.subs(n, 1) - 1,
+        positive(l2),
+    ]
 
 
 @statement(
     "l2",
     "(S21)",
-    "L = 1, x = y = 1: f = 1 − λ√n",
+    "the fixed point of L = 1, one sample x = y = 1",
+    "f == 1 - λ*sqrt(n)",
     kind="proof",
-    mutants={"printed: λ√n = f − 1": {"sign": 1}, "f = 1 − λ n": {"power": 1}},
+    refuted={"printed: λ√n = f − 1": "λ*sqrt(n) == f - 1"},
     scope="it solves (S20), and f̃ = −ℓ' f/λ, a squared norm, is positive below λ√n = 1",
 )
-def s21(sign=-1, power=sp.S.Half):
+def s21(claim):
     below = sp.Symbol("q", positive=True)
-    l2 = 1 / (sp.sqrt(n) * (1 + below))  # λ√n < 1
-    f = 1 + sign * l2 * n**power
+    l2, f = 1 / (sp.sqrt(n) * (1 + below)), sp.Symbol("f")  # λ√n < 1
+    (relation,) = claim.relations(n, f, λ=l2)
+    (f,) = sp.solve(relation.residual, f)
     f_tilde = -(f - 1) * f / l2
     return [sp.simplify(l2**2 * n - (f - 1) ** 2), positive(f_tilde)]
 
@@ -229,48 +240,48 @@ def s21(sign=-1, power=sp.S.Half):
 @statement(
     "ntkdecay",
     "deep linear, ridge",
-    "(S20) closes to v = (XᵀX + I/ρ)^{-1} Xᵀy, ρ = (β²/λ) f̃^L, f̃ = (1/λ) Σ ρκỹ²/(1+ρκ)²",
+    "every fixed point is a ridge solution v with a self-consistent ridge 1/ρ; z = ρκ, κ the "
+    "spectrum of XXᵀ, y_tilde the labels in its basis",
+    "ρ = β**2/λ*f_tilde**L; v == dot(inv(XX + I/ρ), Xy); "
+    "f_tilde == sum(ρ*κ*y_tilde**2/(1 + ρ*κ)**2)/λ",
     kind="identity",
     tolerance=1e-10,
-    mutants={
-        "f̃^{L+1}": {"power": lambda L: L + 1},
-        "1/(1+ρκ)": {"square": 1},
-        "XᵀX + ρI": {"inverse": False},
-    },
+    show={"XX": "XᵀX", "Xy": "Xᵀy", "sum": "Σ", "inv": "inverse"},
     scope="trained networks, L = 1, 2, 3: ρ from the network's f̃, then v and f̃ from ρ",
 )
-def ridge(power=lambda L: L, square=2, inverse=True):
+def ridge(claim):
     l2, cases = _trained()
     residuals = []
-    for case in cases:
-        depth, scale, weights, x, y = case
-        slopes, f, above, _ = _parts(case, l2)
-        f_tilde = -slopes @ f / l2
-        rho = scale**2 / l2 * f_tilde ** power(depth)
-        shift = 1 / rho if inverse else rho
-        v = np.linalg.solve(x.T @ x + shift * np.eye(x.shape[1]), x.T @ y)
+    for depth, scale, weights, x, y in cases:
+        product = functools.reduce(lambda below, W: W @ below, weights)
         left, singular, _ = np.linalg.svd(x, full_matrices=False)
-        z, labels = rho * singular**2, left.T @ y
-        residuals.append(relative(v, scale * above[0]))
-        residuals.append(relative(np.sum(z * labels**2 / (1 + z) ** square) / l2, f_tilde))
-        residuals.append(relative(np.sum(weights[0] ** 2), f_tilde))
+        known = {"XX": x.T @ x, "Xy": x.T @ y, "I": np.eye(x.shape[1]), "inv": np.linalg.inv}
+        known |= {"dot": np.dot, "sum": np.sum, "κ": singular**2, "y_tilde": left.T @ y}
+        known |= {"f_tilde": np.sum(weights[0] ** 2), "v": scale * product[0]}
+        relations = claim.relations(L=depth, β=scale, λ=l2, **known)
+        residuals += [relative(r.right, r.left) for r in relations]
     return residuals
 
 
 @statement(
     "ntkdecay",
     "deep linear, stability",
-    "the Hessian's block at a fixed point has determinant 2ψ' Π(1 + z_i): stable where ψ' > 0",
+    "determinant of the Hessian's block at a fixed point, in units of λ: stable where ψ' > 0",
+    "ψ_prime = 1 - L*(v_1**2*(1 - z_1)/(1 + z_1) + v_2**2*(1 - z_2)/(1 + z_2)); "
+    "determinant == 2*ψ_prime*(1 + z_1)*(1 + z_2)",
     kind="proof",
-    mutants={
-        "ψ' = 1 + L⟨…⟩": {"sign": 1},
-        "determinant ψ' Π": {"factor": 1},
-        "weights v_i": {"weight": 1},
-    },
-    scope="two singular vectors, symbolic L; the block is the Hessian of the network whose hidden "
-    "layers have one unit, restricted to equal upper layers; the full Hessian is in the tests",
+    scope="two singular vectors with ‖v‖ = 1, symbolic L; the block is the Hessian of the network "
+    "whose hidden layers have one unit, restricted to equal upper layers; the full Hessian is in "
+    "the tests",
 )
-def stability(sign=-1, factor=2, weight=2):
+def stability(claim):
+    at_rest, determinant, names = _stability_block()
+    return [at_rest, claim(determinant=determinant, **names)]
+
+
+@functools.cache
+def _stability_block():
+    """The slopes at the fixed point, the determinant, and the symbols in it."""
     L, z1, z2, u1, u2 = sp.symbols("L z1 z2 u1 u2", positive=True)
     z, u = (z1, z2), (u1, u2)
     # The network β s^L w·x at w = s u, with λρ = β² s^{2L} and z = ρκ; derivatives in units of λ.
@@ -296,6 +307,6 @@ def stability(sign=-1, factor=2, weight=2):
 
     at_rest = [evaluated(sp.diff(loss, v)) for v in variables]
     block = sp.Matrix(3, 3, lambda i, j: evaluated(sp.diff(loss, variables[i], variables[j]) / lam))
-    average = sum(u_i**weight * (1 - z_i) / (1 + z_i) for u_i, z_i in zip(u, z, strict=True))
-    slope = (1 + sign * L * average).subs(u2, sp.sqrt(1 - u1**2))
-    return [at_rest, sp.simplify(block.det() - factor * slope * (1 + z1) * (1 + z2))]
+    names = {"L": L, "v_1": u1, "v_2": sp.sqrt(1 - u1**2), "z_1": z1, "z_2": z2}
+    determinant: Any = block.det()
+    return at_rest, sp.simplify(determinant), names

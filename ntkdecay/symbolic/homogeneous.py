@@ -42,3 +42,11 @@ def dot(a, b) -> sp.Expr:
 def rescaled(f: sp.Expr, scale: sp.Expr) -> sp.Expr:
     """f at the point scale·θ."""
     return f.subs(R, scale * R)
+
+
+# What a claim's θ, ∇ and · stand for.
+GEOMETRY = {
+    "θ": sp.Matrix(THETA),
+    "grad": lambda f: sp.Matrix(gradient(f)),
+    "dot": lambda a, b: a.dot(b),
+}

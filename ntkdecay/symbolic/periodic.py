@@ -1,4 +1,4 @@
-"""Lobacheva et al. (2021): norm dynamics (3), jumps (8), (9), times (5), (6), Propositions 1–4.
+"""Lobacheva et al. (2021): norm dynamics (3), jumps (8), (9), times (5), (6), (15), (16).
 
 The recurrence behind them (A.4) is in `symbolic.recurrent`. The main text is not among our
 sources: (4a), (4b), (5), (6) are taken from the derivations in A.3 and A.5.
@@ -9,114 +9,169 @@ from __future__ import annotations
 import numpy as np
 import sympy as sp
 
+from ntkdecay.symbolic.calculus import finite_sum
 from ntkdecay.symbolic.networks import relative
-from ntkdecay.symbolic.registry import positive, statement
+from ntkdecay.symbolic.registry import statement
+from ntkdecay.symbolic.verdicts import positive
 
-eta, lam, rho, g, delta = sp.symbols("eta lambda rho g delta", positive=True)
-keep = sp.Symbol("m", positive=True)  # 1 − ηλ
+eta, lam, rho, g, delta = sp.symbols("η λ ρ g δ", positive=True)
+low, high, start = sp.symbols("ell L ρ_0", positive=True)
+keep = 1 - eta * lam
 X, P = (sp.Matrix(sp.symbols(f"{name}1:4", real=True)) for name in "xp")
 
 
-def _step(sign=-1):
+def _step():
     """One step from x with a gradient orthogonal to it, and the squared effective gradient."""
     slope = X.cross(P)
-    return keep * X + sign * eta * slope, slope.dot(slope) * X.dot(X)
+    return keep * X - eta * slope, slope.dot(slope) * X.dot(X)
 
 
 @statement(
     "periodic",
     "(3)",
-    "ρ²_{t+1} = (1−ηλ)² ρ²_t + η² g̃²_t/ρ²_t",
+    "the norm ρ after a step, g̃ = ρg the effective gradient",
+    "ρ_next**2 == (1 - η*λ)**2*ρ**2 + η**2*g_tilde**2/ρ**2",
     kind="proof",
-    mutants={"(1−ηλ) ρ²": {"decay": 1}, "η g̃²": {"rate": 1}, "g̃²/ρ⁴": {"power": 2}},
-    scope="three dimensions, any gradient orthogonal to x (x × p), g̃ = ρ g",
+    scope="three dimensions, any gradient orthogonal to x (x × p)",
 )
-def norm_3(decay=2, rate=2, power=1):
+def norm_3(claim):
     after, squared = _step()
-    norm = X.dot(X)
-    expected = keep**decay * norm + eta**rate * squared / norm**power
-    return sp.factor(sp.expand(after.dot(after)) - expected)
+    norms = {"ρ": sp.sqrt(X.dot(X)), "ρ_next": sp.sqrt(after.dot(after))}
+    return claim(eta, lam, g_tilde=sp.sqrt(squared), **norms)
 
 
 @statement(
     "periodic",
     "(3), derivation",
-    "the cross term is −2η(1−ηλ)⟨∇f, x⟩",
+    "the norm after a step before orthogonality is used",
+    "ρ_next**2 == (1 - η*λ)**2*dot(x, x) - 2*η*(1 - η*λ)*dot(grad_f, x) + η**2*dot(grad_f, grad_f)",
     kind="proof",
-    mutants={"printed: +2η(1−ηλ)⟨∇f, x⟩": {"sign": 1}},
+    refuted={
+        "printed: +2η(1−ηλ)⟨∇f, x⟩": "ρ_next**2 == (1 - η*λ)**2*dot(x, x) "
+        "+ 2*η*(1 - η*λ)*dot(grad_f, x) + η**2*dot(grad_f, grad_f)"
+    },
+    show={"grad_f": "∇f"},
     scope="harmless: ⟨∇f, x⟩ = 0",
 )
-def norm_3_cross_term(sign=-1):
-    after = keep * X - eta * P  # before orthogonality is used
-    rest = keep**2 * X.dot(X) + eta**2 * P.dot(P)
-    return sp.expand(after.dot(after) - rest - sign * 2 * eta * keep * P.dot(X))
+def norm_3_cross_term(claim):
+    after = keep * X - eta * P
+    norm = sp.sqrt(after.dot(after))
+    return claim(eta, lam, ρ_next=norm, x=X, grad_f=P, dot=lambda a, b: a.dot(b))
 
 
 @statement(
     "periodic",
     "(8)",
-    "cos(x_t, x_{t+1}) = (1 + η² g̃²/((1−ηλ)² ρ⁴))^{−1/2}",
+    "cosine between x_t and x_{t+1}",
+    "cosine == (1 + η**2*g_tilde**2/((1 - η*λ)**2*ρ**4))**(-1/2)",
     kind="proof",
-    mutants={"exponent +1/2": {"power": 1}, "ρ²": {"norm_power": 1}, "(1−ηλ)": {"decay": 1}},
+    show={"cosine": "cos(x_t, x_{t+1})"},
+    survivors={
+        "(1 + η²g̃²/((1 − ηλ)²ρ⁴))^{−1/2} → −(1 + η²g̃²/((1 − ηλ)²ρ⁴))^{−1/2}": "squares are "
+        "compared, the cosine is positive"
+    },
     scope="three dimensions, any gradient orthogonal to x; squares compared (the cosine is > 0)",
 )
-def cosine_8(power=-1, norm_power=2, decay=2):
+def cosine_8(claim):
     after, squared = _step()
-    norm = X.dot(X)
-    cosine_squared = X.dot(after) ** 2 / (norm * after.dot(after))
-    stated = (1 + eta**2 * squared / (keep**decay * norm**norm_power)) ** power
-    return sp.factor(sp.together(cosine_squared - stated))
+    rho = sp.sqrt(X.dot(X))
+    (stated,) = claim.sides(eta, lam, ρ=rho, g_tilde=sp.sqrt(squared))
+    return X.dot(after) ** 2 / (X.dot(X) * after.dot(after)) - stated**2
 
 
 @statement(
     "periodic",
     "(9)",
-    "1 − cos > δ needs ρ² < η g̃/((1−ηλ)√(2δ)); exactly, √((1−δ)^{−2} − 1) in place of √(2δ)",
+    "the exact norm below which a step is a δ-jump, 1 − cos > δ, and what (9) has in its place",
+    "exact = η*g/((1 - η*λ)*sqrt((1 - δ)**(-2) - 1)); ρ**2 < exact; "
+    "exact < η*g/((1 - η*λ)*sqrt(2*δ))",
     kind="proof",
-    mutants={"√δ": {"needed": 1}, "√(4δ)": {"needed": 4}},
-    scope="(1−δ)^{−2} − 1 − 2δ = δ²(3−2δ)/(1−δ)² > 0; and 2 is the largest such factor",
+    show={"g": "g̃"},
+    scope="cos = 1 − δ at the exact norm, and the cosine falls as ρ does; (1−δ)^{−2} − 1 − 2δ = "
+    "δ²(3−2δ)/(1−δ)² > 0, and the two norms agree as δ → 0",
 )
-def jump_9(needed=2):
-    fraction = sp.Symbol("q", positive=True)
-    jump = fraction / (1 + fraction)  # any 0 < δ < 1
-    exact = 1 / (1 - jump) ** 2 - 1
-    cosine = (1 + eta**2 * g**2 / (keep**2 * rho**4)) ** sp.Rational(-1, 2)
-    threshold = sp.solve(sp.Eq(cosine**-2 - 1, exact), g)[-1]
+def jump_9(claim):
+    q, p, squared = sp.symbols("q p s", positive=True)
+    jump, decay = q / (1 + q), 1 / (eta * (1 + p))  # any 0 < δ < 1, any ηλ < 1
+    first, second = claim.relations(eta, g, λ=decay, δ=jump, ρ=sp.sqrt(squared))
+    # 1/cos² at ρ⁴ = exact²; a jump is where it exceeds 1/(1 − δ)².
+    at_edge = 1 + eta**2 * g**2 / ((1 - eta * decay) ** 2 * first.right**2)
     return [
-        positive(exact - needed * jump),
-        sp.limit(exact / (needed * jump), fraction, 0) - 1,
-        sp.simplify(threshold**2 - exact * keep**2 * rho**4 / eta**2),
+        at_edge - (1 - jump) ** -2,
+        first.lesser - squared,
+        second.lesser - first.right,
+        positive(sp.simplify(second.greater**2 / second.lesser**2 - 1)),
+        sp.limit(sp.simplify(second.greater**2 / second.lesser**2), q, 0) - 1,
     ]
 
 
 @statement(
     "periodic",
     "Proposition 1",
-    "ρ² < ηL/√(2δ) is necessary for a δ-jump, ρ² < ηℓ/√(2δ) sufficient (both for small δ, ηλ)",
-    kind="simulation",
-    tolerance=0.02,
-    mutants={
-        "thresholds with √δ": {"inside": 1.0},
-        "thresholds with √(3δ)": {"inside": 3.0},
-    },
-    scope="residual: how much ρ² passes the threshold, δ and ηλ up to 1e-3; exactly sufficient "
-    "only for ηλ ≥ 3δ/4 to first order",
+    "squared norms below which a δ-jump is possible (necessary) and certain (sufficient), "
+    "effective gradients in [ℓ, L]",
+    "necessary == η*L/sqrt(2*δ); sufficient == η*ell/sqrt(2*δ)",
+    kind="proof",
+    scope="against the exact norm η g̃/((1−ηλ)√((1−δ)^{−2} − 1)), which grows with g̃: the ratio "
+    "tends to 1 as δ, ηλ → 0; exactly sufficient only for ηλ ≥ 3δ/4 to first order",
 )
-def proposition_1(inside=2.0):
-    rng, worst = np.random.default_rng(11), []
-    for _ in range(2000):
-        rate, jump, decay = 10.0 ** rng.uniform(-2, 1), *(10.0 ** rng.uniform(-5, -3, 2))
-        low, high = np.sort(10.0 ** rng.uniform(-1, 1, 2))
-        slope, squared = rng.uniform(low, high), 10.0 ** rng.uniform(-3, 3)
-        squared = rng.choice([squared, rate * slope / np.sqrt(2 * jump) * rng.uniform(0.9, 1.1)])
-        jumps = 1 - (1 + (rate * slope / ((1 - decay) * squared)) ** 2) ** -0.5 > jump
-        necessary, sufficient = (rate * e / np.sqrt(inside * jump) for e in (high, low))
-        worst.append(max(0.0, squared / necessary - 1) if jumps else 0.0)
-        worst.append(max(0.0, 1 - squared / sufficient) if not jumps else 0.0)
-        # The thresholds are tight: at g̃ = L and g̃ = ℓ they are where jumps begin.
-        edge = rate * high / ((1 - decay) * np.sqrt((1 - jump) ** -2 - 1))
-        worst.append(abs(necessary / edge - 1))
-    return max(worst)
+def proposition_1(claim):
+    exact = eta * g / ((1 - eta * lam) * sp.sqrt((1 - delta) ** -2 - 1))
+    sides = claim.sides(eta, delta, low, high)
+    ratios = [s / exact.subs(g, edge) for s, edge in zip(sides, (high, low), strict=True)]
+    # To first order in δ and ηλ the ratio is 1 + 3δ/4 − ηλ.
+    small = sp.Symbol("h", positive=True)
+    orders = [r.subs({delta: small * delta, lam: small * lam}) for r in ratios]
+    first = [sp.series(sp.simplify(r), small, 0, 2).removeO() for r in orders]
+    return [
+        [positive(sp.diff(exact, g).subs(lam, 0).subs(delta, 1 / (1 + small)))],
+        [order - (1 + small * (3 * delta / 4 - eta * lam)) for order in first],
+    ]
+
+
+@statement(
+    "periodic",
+    "(5), (6), Proposition 2",
+    "the steps before which no δ-jump comes and after which one must have come",
+    "κ = sqrt(η/(2*λ)); "
+    "t_min == log((η*L/sqrt(2*δ) - κ*ell)/(ρ_0**2 - κ*ell))/log(1 - 4*η*λ); "
+    "t_max == log((η*ell/sqrt(2*δ) - κ*L)/(ρ_0**2 - κ*L))/log(1 - 2*η*λ)",
+    kind="simulation",
+    tolerance=1e-9,
+    scope="solved: Corollary 2's bounds, α = 2ηλ, a = η²ℓ², b = η²L², meet Proposition 1's norms "
+    "at these times; simulated: no time is passed by constant and random effective gradients in "
+    "[ℓ, L] or by the adversary that stays at ℓ until L makes a jump (residual: how far)",
+)
+def proposition_2(claim):
+    residuals = []
+    for least, most, factor in ((1.0, 1.3, 1.02), (1.0, 1.5, 1.5), (1.0, 1.1, 30.0), (0.5, 1, 4.0)):
+        rate, decay = 0.1, 0.01
+        jump = 0.5 * rate * decay * (least / most) ** 2  # below ηλ ℓ²/L²: both times exist
+        necessary, sufficient = (rate * e / np.sqrt(2 * jump) for e in (most, least))
+        squared = factor * max(necessary, np.sqrt(rate / (2 * decay)) * most)
+        known = {"η": rate, "λ": decay, "δ": jump, "ell": least, "L": most}
+        first, last = claim.sides(ρ_0=np.sqrt(squared), **known)
+        alpha = 2 * rate * decay
+        for edge, target, pace, t in (
+            (least, necessary, 1 - 2 * alpha, first),
+            (most, sufficient, 1 - alpha, last),
+        ):
+            rest = np.sqrt((rate * edge) ** 2 / alpha)
+            residuals.append((rest + pace**t * (squared - rest)) / target - 1)
+        for time in _jump_times(least, most, necessary, squared, rate, decay, jump):
+            residuals += [max(0.0, first - time - 1) / time, max(0.0, time - last - 1) / time]
+    return residuals
+
+
+def _jump_times(low, high, necessary, squared, rate, decay, jump):
+    rng = np.random.default_rng(13)
+    slopes = (
+        lambda _: low,
+        lambda _: high,
+        lambda _: rng.uniform(low, high),
+        lambda s: high if s < necessary else low,
+    )
+    return [_jump_time(slope, squared, rate, decay, jump) for slope in slopes]
 
 
 def _jump_time(slope, squared, rate, decay, jump, limit=10**6):
@@ -131,181 +186,138 @@ def _jump_time(slope, squared, rate, decay, jump, limit=10**6):
 
 @statement(
     "periodic",
-    "(5), (6), Proposition 2",
-    "κ = √(η/2λ): a δ-jump comes after ln[(ηL/√(2δ) − κℓ)/(ρ_0² − κℓ)]/ln(1−4ηλ) steps at the "
-    "earliest, before ln[(ηℓ/√(2δ) − κL)/(ρ_0² − κL)]/ln(1−2ηλ)",
-    kind="simulation",
-    tolerance=0.01,
-    mutants={
-        "1 − 2ηλ in (5)": {"first_rate": 2.0},
-        "1 − 4ηλ in (6)": {"last_rate": 4.0},
-        "κ = √(η/λ)": {"kappa": lambda rate, decay: np.sqrt(rate / decay)},
-    },
-    scope="effective gradients in [ℓ, L]: constant, random, and the adversary that stays at ℓ "
-    "until L makes a jump; relative violation of either time",
-)
-def proposition_2(
-    first_rate=4.0, last_rate=2.0, kappa=lambda rate, decay: np.sqrt(rate / (2 * decay))
-):
-    rng, worst = np.random.default_rng(13), []
-    rate, decay = 0.1, 0.01
-    k = kappa(rate, decay)
-    for low, high, start in ((1.0, 1.3, 1.02), (1.0, 1.5, 1.5), (1.0, 1.1, 30.0), (0.5, 1.0, 4.0)):
-        product = rate * decay
-        # δ below ηλ ℓ²/L²: both times exist.
-        jump = 0.5 * product * (low / high) ** 2
-        necessary, sufficient = (rate * e / np.sqrt(2 * jump) for e in (high, low))
-        squared = start * max(necessary, sufficient, np.sqrt(rate / (2 * decay)) * high)
-        shift = np.array([k * low, k * high])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = (np.array([necessary, sufficient]) - shift) / (squared - shift)
-            rates = np.array([first_rate, last_rate]) * product
-            first, last = np.log(share) / np.log1p(-rates)
-        for slope in (
-            lambda _, low=low: low,
-            lambda _, high=high: high,
-            lambda _, low=low, high=high: rng.uniform(low, high),
-            lambda s, low=low, high=high, n=necessary: high if s < n else low,
-        ):
-            time = _jump_time(slope, squared, rate, decay, jump)
-            if not (np.isfinite(first) and np.isfinite(last)):
-                return 1.0
-            worst += [max(0.0, first - time - 1) / time, max(0.0, time - last - 1) / time]
-    return max(worst)
-
-
-@statement(
-    "periodic",
     "Proposition 2, conditions",
-    "κℓ < ηL/√(2δ) ⟺ δ < ηλ L²/ℓ², and κL < ηℓ/√(2δ) ⟺ δ < ηλ ℓ²/L²",
+    "the δ up to which the stationary norms κℓ and κL lie below Proposition 1's two norms",
+    "κ = sqrt(η/(2*λ)); δ_min == η*λ*L**2/ell**2; κ*ell == η*L/sqrt(2*δ_min); "
+    "δ_max == η*λ*ell**2/L**2; κ*L == η*ell/sqrt(2*δ_max)",
     kind="proof",
-    mutants={"ηλ L/ℓ": {"power": 1}, "2ηλ L²/ℓ²": {"factor": 2}},
 )
-def proposition_2_conditions(power=2, factor=1):
-    one, other = sp.symbols("a b", positive=True)
-    boundary = factor * eta * lam * (other / one) ** power
-    kappa = sp.sqrt(eta / (2 * lam))
-    return sp.simplify((kappa * one) ** 2 - (eta * other) ** 2 / (2 * boundary))
+def proposition_2_conditions(claim):
+    first, second = eta * lam * high**2 / low**2, eta * lam * low**2 / high**2
+    return claim(eta, lam, low, high, δ_min=first, δ_max=second)
 
 
 @statement(
     "periodic",
     "Proposition 3, Remark 3",
-    "ρ² ends in [κℓ, κL]: the effective rate η/ρ² in [√(2ηλ)/L, √(2ηλ)/ℓ], if 2ηλL ≤ ℓ",
-    kind="simulation",
-    tolerance=0.01,
-    mutants={
-        "√(ηλ)": {"inside": 1.0},
-        "√(4ηλ)": {"inside": 4.0},
-        "ℓ and L exchanged": {"exchanged": True},
-    },
-    scope="the exact recursion (3), whose α is 2ηλ − (ηλ)²; residual: relative violation",
+    "the interval in which the effective learning rate η/ρ² ends, if 2ηλL ≤ ℓ",
+    "sqrt(2*η*λ)/L <= rate <= sqrt(2*η*λ)/ell",
+    kind="proof",
+    show={"rate": "η/ρ²"},
+    scope="the ends are attained: they are the stationary points of (3) at constant g̃ = L and ℓ "
+    "to leading order in ηλ; that ρ² ends between them is Proposition 5",
 )
-def proposition_3(inside=2.0, exchanged=False):
-    rng, worst = np.random.default_rng(17), []
-    for rate, decay, low, high in (
-        (0.1, 0.02, 1.0, 3.0),
-        (0.5, 0.002, 0.2, 1.0),
-        (1.0, 0.005, 1, 9),
-    ):
-        squared = 10.0
-        for t in range(int(12 / (rate * decay))):
-            effective = (low, high, rng.uniform(low, high))[(t // int(1 / (rate * decay))) % 3]
-            squared = (1 - rate * decay) ** 2 * squared + rate**2 * effective**2 / squared
-            if t > 6 / (rate * decay):
-                least, most = (np.sqrt(inside * rate * decay) / e for e in (high, low))
-                least, most = (most, least) if exchanged else (least, most)
-                worst += [least / (rate / squared) - 1, (rate / squared) / most - 1]
-    return max(0.0, *worst)
+def proposition_3(claim):
+    rate = sp.Symbol("rate", positive=True)
+    lower, upper = claim.relations(eta, lam, low, high, rate)
+    residuals = [lower.greater - rate, upper.lesser - rate]
+    for bound, edge in ((lower.lesser, high), (upper.greater, low)):
+        squared = eta / bound
+        after = (1 - eta * lam) ** 2 * squared + eta**2 * edge**2 / squared
+        drift = sp.simplify((after - squared) / squared)
+        residuals.append(sp.series(drift, lam, 0, 2).removeO())
+        residuals.append(positive(bound))
+    return residuals
 
 
 @statement(
     "periodic",
     "A.7, hop",
-    "ρ² can hop over κL only from below 2ηλ κL/(1 − 2ηλ)",
+    "the squared norm from below which one step can hop over κL (g̃ ≤ L)",
+    "κ = sqrt(η/(2*λ)); threshold == 2*η*λ*κ*L/(1 - 2*η*λ)",
     kind="proof",
-    mutants={
-        "printed: 2ηλL": {"threshold": lambda a, kappa, L: a * L},
-        "2ηλ κL": {"threshold": lambda a, kappa, L: a * kappa * L},
+    refuted={
+        "printed: 2ηλL": "threshold == 2*η*λ*L",
+        "2ηλ κL": "κ = sqrt(η/(2*λ)); threshold == 2*η*λ*κ*L",
     },
-    scope="(13d) at the stationary point κL of β = η²L², α = 2ηλ",
+    scope="(13d) at the stationary point κL of β = η²L², α = 2ηλ: from the threshold the step ends "
+    "there",
 )
-def hop_threshold(threshold=lambda a, kappa, L: a * kappa * L / (1 - a)):
-    a, kappa, L = sp.symbols("alpha kappa L", positive=True)
-    before = threshold(a, kappa, L)
-    after = (1 - a) * before + a * (kappa * L) ** 2 / before
-    return sp.simplify(after - kappa * L)
+def hop_threshold(claim):
+    (before,) = claim.sides(eta, lam, high)
+    alpha, rest = 2 * eta * lam, sp.sqrt(eta / (2 * lam)) * high
+    return (1 - alpha) * before + eta**2 * high**2 / before - rest
 
 
 @statement(
     "periodic",
     "(15)",
-    "ρ_t² = (1−ηλ)^{2t} ρ_0² + η² Σ_{s<t} (1−ηλ)^{2(t−s−1)} g_s²",
+    "the squared norm after t steps",
+    "ρ_t**2 == (1 - η*λ)**(2*t)*ρ_0**2 + η**2*Sum((1 - η*λ)**(2*(t - s - 1))*g_s(s)**2, s, 0, t - 1)",
     kind="proof",
-    mutants={"(t−s)": {"shift": 0}, "(1−ηλ)^t ρ_0²": {"decay": 1}},
-    scope="the step t to t + 1, symbolic t and any g_t",
+    show={"g_s": "g"},
+    scope="t = 0 to 3 against (3) step by step, and the step t to t + 1 for symbolic t, any g_t",
 )
-def unrolled_15(shift=1, decay=2):
+def unrolled_15(claim):
     t, s = sp.symbols("t s", integer=True, nonnegative=True)
-    slope, start = sp.Function("g"), sp.Symbol("rho_0", positive=True)
+    slope = sp.Function("g", positive=True)
 
-    def term(t, s):
-        return keep ** (2 * (t - s - shift)) * slope(s) ** 2
+    def stated(time, **how):
+        known = {"ρ_0": start, "g_s": slope, "ρ_t": rho, "Sum": finite_sum}
+        (relation,) = claim.relations(eta, lam, s, t=time, **known | how)
+        return relation.right * rho**2 / relation.left
 
-    # Σ_{s<t+1} splits into m² Σ_{s<t} and the last term.
-    factor = sp.simplify(term(t + 1, s) / term(t, s))
-    last = term(t + 1, t)
-    return [
-        factor - keep**2,
-        sp.simplify(last - slope(t) ** 2),
-        sp.simplify(keep ** (decay * (t + 1)) * start - keep**2 * keep ** (decay * t) * start),
-    ]
+    path, residuals = start**2, []
+    for time in range(4):
+        residuals.append(stated(sp.Integer(time)) - path)
+        path = (1 - eta * lam) ** 2 * path + eta**2 * slope(time) ** 2
+    # Induction: each term of Σ_{s<t} ages by (1 − ηλ)², and the term s = t joins.
+    terms = []
+    for time in (t, t + 1):
+        stated(time, Sum=lambda term, s, first, last: terms.append((term, last)) or rho)
+    (now, last), (later, next_last) = terms
+    residuals += [later / now - (1 - eta * lam) ** 2, next_last - t, last - t + 1]
+    return [*residuals, later.subs(s, t) - slope(t) ** 2]
 
 
 @statement(
     "periodic",
     "(16)",
-    "Σ_{s<t} (1−ηλ)^{2(t−s−1)} = (1−(1−ηλ)^{2t})/(1−(1−ηλ)²), so C → η/(2λ) for large t",
+    "the weights of (15) in all, and the factor C of the mean squared gradient for large t",
+    "Sum((1 - η*λ)**(2*(t - s - 1)), s, 0, t - 1) == (1 - (1 - η*λ)**(2*t))/(1 - (1 - η*λ)**2); "
+    "C == η/(2*λ)",
     kind="proof",
-    mutants={
-        "printed: the factor inverted": {"power": -1},
-        "printed: C = 2η³λ": {"constant": 2 * eta**3 * lam},
+    refuted={
+        "printed: the factor inverted": "Sum((1 - η*λ)**(2*(t - s - 1)), s, 0, t - 1) == "
+        "(1 - (1 - η*λ)**2)/(1 - (1 - η*λ)**(2*t)); C == η/(2*λ)",
+        "printed: C = 2η³λ": "Sum((1 - η*λ)**(2*(t - s - 1)), s, 0, t - 1) == "
+        "(1 - (1 - η*λ)**(2*t))/(1 - (1 - η*λ)**2); C == 2*η**3*λ",
     },
+    scope="both sides at t = 1, 2, 3 and their increments for symbolic t; C to leading order in ηλ",
 )
-def averaged_16(power=1, constant=None):
-    t = sp.Symbol("t", integer=True, positive=True)
-    ratio = ((1 - keep ** (2 * t)) / (1 - keep**2)) ** power
-    step = ratio.subs(t, t + 1) - (keep**2 * ratio + 1)  # the sum gains one term, the rest ages
-    forgotten = eta**2 * ((1 - keep**2) ** -1) ** power  # t → ∞, where (1−ηλ)^{2t} → 0
-    small = sp.limit(forgotten.subs(keep, 1 - eta * lam) * lam, lam, 0) / lam
-    stated = eta / (2 * lam) if constant is None else constant
-    return [sp.simplify(step), sp.simplify(ratio.subs(t, 1) - 1), sp.simplify(small - stated)]
+def averaged_16(claim):
+    t, s = sp.symbols("t s", integer=True, nonnegative=True)
+    known = {"C": 0, "Sum": finite_sum}
+    cases = (claim.relations(eta, lam, s, t=sp.Integer(n), **known) for n in (1, 2, 3))
+    total, limit = zip(*cases, strict=True)
+    residuals = [relation.residual for relation in total]
+    ratio = claim.relations(eta, lam, s, t=t, C=0)[0].right
+    residuals.append(ratio.subs(t, t + 1) - ((1 - eta * lam) ** 2 * ratio + 1))
+    forgotten = eta**2 / (1 - (1 - eta * lam) ** 2)  # t → ∞, where (1−ηλ)^{2t} → 0
+    return [*residuals, sp.limit(forgotten * lam, lam, 0) / lam - limit[0].right]
 
 
 @statement(
     "periodic",
     "Proposition 4",
-    "(x_0, η, λ) and (c x_0, c² η, λ/c²) have the same trajectory in function space",
+    "what to change together and keep the trajectory in function space",
+    "x_prime == c*x_0; η_prime == c**2*η; λ_prime == λ/c**2",
     kind="identity",
     tolerance=1e-11,
-    mutants={"cη": {"rate_power": 1.0}, "λ/c": {"decay_power": -1.0}, "cλ": {"decay_power": 1.0}},
-    scope="40 steps on x²/(x²+y²); the step itself: gradients scale by 1/c (Lemma 3.1 of "
+    scope="41 steps on x²/(x²+y²); the step itself: gradients scale by 1/c (Lemma 3.1 of "
     "intrinsic_lr), so c² η ∇f(cx) = c η ∇f(x)",
 )
-def proposition_4(rate_power=2.0, decay_power=-2.0):
+def proposition_4(claim):
     def slope(z):
         x, y = z
         return 2 * x * y / (x**2 + y**2) ** 2 * np.array([y, -x])
 
-    def run(scale, rate, decay):
-        z = scale * np.array([0.6, 1.0])
+    def run(z, rate, decay):
         path = []
-        for _ in range(40):
+        for _ in range(41):
             z = (1 - rate * decay) * z - rate * slope(z)
-            path.append(z[0] / z[1])
+            path.append(z / np.linalg.norm(z))
         return path
 
-    scale = 1.7
-    return relative(
-        run(scale, 0.2 * scale**rate_power, 0.05 * scale**decay_power), run(1, 0.2, 0.05)
-    )
+    known = {"c": 1.7, "x_0": np.array([0.6, 1.0]), "η": 0.2, "λ": 0.05}
+    return relative(run(*claim.sides(**known)), run(known["x_0"], 0.2, 0.05))

@@ -1,30 +1,33 @@
 """The register of checked statements: what is claimed, how it is checked, what must be refuted.
 
-A check is a function whose keyword arguments are the parts of the statement that could be
-wrong (a sign, a factor, an index), with the right ones as defaults. It returns what is left of
-"left-hand side minus right-hand side". A mutant is the same function with one part altered; it
-counts only when it is refuted: its residual is not zero at a point, not merely hard to simplify.
+A statement is a claim, a formula as text, and a check that evaluates it: the function gets the
+`Claim`, gives values to its names and returns what is left of "left-hand side minus right-hand
+side". So the same check can be given the claim with one number, sign, exponent or relation
+altered; it must then fail. An alteration counts as refuted when its residual is not zero at a
+point, not when it is merely hard to simplify.
 """
 
 from __future__ import annotations
 
-import inspect
+import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import sympy as sp
-from sympy.core.function import AppliedUndef
-from sympy.logic.boolalg import BooleanAtom
 
-Paper = Literal["l2", "intrinsic_lr", "periodic", "output_scale", "ntkdecay"]
+from ntkdecay.symbolic.claims import Claim
+from ntkdecay.symbolic.verdicts import Undecided, differs, flat, vanishes
+
 Kind = Literal["proof", "identity", "simulation"]
 
-PAPERS: tuple[Paper, ...] = ("l2", "intrinsic_lr", "periodic", "output_scale", "ntkdecay")
+# The papers behind this library, in the tables' order; a statement may name another.
+PAPERS = ("l2", "intrinsic_lr", "periodic", "output_scale", "ntkdecay")
 STATEMENTS: list[Statement] = []
 
-# A mutant's numeric residual must exceed the statement's own tolerance by this factor.
+# The numeric residual of what is refuted must exceed the tolerance by this factor.
 MARGIN = {"proof": 1.0, "identity": 100.0, "simulation": 2.0}
 
 
@@ -38,146 +41,148 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Mutation:
+    """What became of a claim's alterations: how many there were, and those not refuted."""
+
+    total: int
+    standing: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Statement:
-    """A numbered statement of a paper, or one of this library's own (paper `ntkdecay`).
+    """A statement and its check; made by the decorator `statement`, which explains the fields."""
 
-    Args:
-        paper, number: where it stands, by the paper's own numbering.
-        content: the statement in one line.
-        kind: `proof` (exact, by computer algebra), `identity` (random cases in floating
-            point) or `simulation` (a trained or simulated system against the prediction).
-        check: returns residuals; see `statement`.
-        tolerance: for numeric residuals.
-        mutants: name -> the altered keyword arguments of `check`. A name that begins with
-            "printed" is the statement as the paper prints it, where that is a slip.
-        scope: what is proved and what only checked on cases, where the two differ.
-    """
-
-    paper: Paper
+    paper: str
     number: str
-    content: str
+    title: str
+    claim: Claim
     kind: Kind
-    check: Callable[..., Any]
-    tolerance: float
-    mutants: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    check: Callable[[Claim], Any]
+    tolerance: float = 0.0
+    refuted: Mapping[str, Claim] = field(default_factory=dict)
+    survivors: Mapping[str, str] = field(default_factory=dict)
     scope: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.paper} {self.number}"
 
+    @property
+    def content(self) -> str:
+        """The statement in one line: its title and, from the claim itself, the formula."""
+        return f"{self.title}: {self.claim.text}"
+
     def run(self) -> Verdict:
+        """Check the statement."""
         start = time.perf_counter()
-        residuals = _flatten(self.check())
-        numeric = [abs(float(r)) for r in residuals if not isinstance(r, sp.Basic | bool)]
-        holds = all(_vanishes(r, self.tolerance) for r in residuals)
+        residuals = flat(self.check(self.claim))
+        symbolic = sp.Basic | bool | Undecided
+        numeric = [abs(float(r)) for r in residuals if not isinstance(r, symbolic)]
+        holds = all(vanishes(r, self.tolerance) for r in residuals)
         return Verdict(holds, max(numeric, default=0.0), time.perf_counter() - start)
 
-    def refutes(self, mutant: str) -> bool:
-        """Whether the altered statement is shown to be false."""
-        residuals = _flatten(self.check(**self.mutants[mutant]))
-        return any(_differs(r, MARGIN[self.kind] * self.tolerance) for r in residuals)
+    def refutes(self, claim: Claim) -> bool:
+        """Whether another claim in this one's place is shown to be false, or to have no value."""
+        try:
+            with np.errstate(all="ignore"):
+                residuals = flat(self.check(claim))
+        except (ZeroDivisionError, OverflowError):
+            return True
+        return any(differs(r, MARGIN[self.kind] * self.tolerance) for r in residuals)
+
+    def mutate(self, sample: int | None = None) -> Mutation:
+        """Alter the claim at each place in turn, or at `sample` places, and refute what results."""
+        start, alterations = time.perf_counter(), list(self.claim.alterations())
+        if sample is not None:
+            alterations = random.Random(self.name).sample(
+                alterations, min(sample, len(alterations))
+            )
+        standing = [label for label, altered in alterations if not self.refutes(altered)]
+        return Mutation(len(alterations), tuple(standing), time.perf_counter() - start)
 
 
 def statement(
-    paper: Paper,
+    paper: str,
     number: str,
-    content: str,
+    title: str,
+    claim: str,
     *,
     kind: Kind,
-    mutants: Mapping[str, Mapping[str, Any]],
     tolerance: float = 0.0,
+    refuted: Mapping[str, str] | None = None,
+    survivors: Mapping[str, str] | None = None,
+    show: Mapping[str, str] | None = None,
     scope: str = "",
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Callable[[Claim], Any]], Statement]:
     """Register the decorated function as the check of a statement.
 
-    The function returns one residual or any nesting of lists of them: a sympy expression that
-    must be identically zero, a truth value that must be true, or a float that must be at most
-    `tolerance`.
+    The function takes a `Claim`. It returns one residual or any nesting of lists of them: a sympy
+    expression that must be identically zero, a truth value that must be true, or a float that
+    must be at most `tolerance`::
+
+        @statement("mine", "Lemma 1", "the norm decays", "n_t == exp(-2*λ*t)*n_0", kind="proof")
+        def norm_decays(claim):
+            λ, t, n_0 = sp.symbols("λ t n_0", positive=True)
+            (n,) = claim.sides(λ, t, n_0, n_t=0)
+            return [sp.diff(n, t) + 2 * λ * n, n.subs(t, 0) - n_0]
+
+    `norm_decays.run()` checks it; `norm_decays.mutate()` alters each of its numbers, signs and
+    exponents and says which alterations the check does not notice.
+
+    Args:
+        paper, number: where it stands, by the paper's own numbering.
+        title: what it says, without a formula.
+        claim: the formula, in the syntax of `Claim`. It is what the check evaluates, what is
+            altered and what the tables print.
+        kind: `proof` (exact, by computer algebra), `identity` (random cases in floating point) or
+            `simulation` (a trained or simulated system against the prediction).
+        tolerance: for numeric residuals; 0 for a proof.
+        refuted: name -> another claim that must be refuted too. A name that begins with "printed"
+            is the statement as the paper prints it, where that is a slip.
+        survivors: alteration -> why it is no mistake (x² does not see the sign of x).
+        show: how to print a name of the claim.
+        scope: what is proved and what only checked on cases, where the two differ.
 
     Raises:
-        ValueError: a statement without a mutant, an identity or simulation without a
-            tolerance, a mutant that alters an argument the check does not have.
+        ValueError: a kind that does not exist, a number that the paper already has, an identity or
+            a simulation without a tolerance, a claim that is no formula or has nothing to alter.
     """
-
-    def register(check: Callable[..., Any]) -> Callable[..., Any]:
-        if not mutants:
-            raise ValueError(f"{paper} {number} has no mutant, so its check could not fail")
-        if (kind == "proof") != (tolerance == 0.0):
-            raise ValueError(f"{paper} {number}: a proof is exact, other kinds need a tolerance")
-        known = inspect.signature(check).parameters
-        for name, altered in mutants.items():
-            if unknown := set(altered) - set(known):
-                raise ValueError(f"{paper} {number}, mutant {name!r} alters unknown {unknown}")
-        STATEMENTS.append(
-            Statement(paper, number, content, kind, check, tolerance, dict(mutants), scope)
+    if kind not in get_args(Kind):
+        raise ValueError(f"{paper} {number}: `kind` is {kind!r}; it is one of {get_args(Kind)}")
+    if (kind == "proof") != (tolerance == 0.0):
+        raise ValueError(
+            f"{paper} {number}: `tolerance` is {tolerance}; a proof is exact (0), an identity or a "
+            "simulation needs one"
         )
-        return check
+    formula = Claim(claim, show)
+    if next(formula.alterations(), None) is None:
+        raise ValueError(f"{paper} {number}: {claim!r} has nothing to alter, so it could not fail")
+
+    def register(check: Callable[[Claim], Any]) -> Statement:
+        entry = Statement(
+            paper,
+            number,
+            title,
+            formula,
+            kind,
+            check,
+            tolerance,
+            {name: Claim(text, show) for name, text in (refuted or {}).items()},
+            dict(survivors or {}),
+            scope,
+        )
+        for i, other in enumerate(STATEMENTS):
+            if other.name == entry.name:
+                if _place(other) != _place(entry):
+                    raise ValueError(f"{entry.name} is already checked, by {_place(other)}")
+                STATEMENTS[i] = entry  # its cell or module was run again
+                return entry
+        STATEMENTS.append(entry)
+        return entry
 
     return register
 
 
-def positive(expression: sp.Expr) -> bool:
-    """Whether an expression is positive for all values of its symbols: proved, or a point against.
-
-    Raises:
-        ValueError: where neither is found.
-    """
-    factored = sp.factor(expression)
-    if factored.is_positive:
-        return True
-    for point in _points(factored):
-        # The point itself, and with each symbol in turn far smaller and far larger.
-        moved = [point | {v: f * point[v]} for v in point for f in (sp.Rational(1, 50), 50)]
-        if any(sp.N(factored.subs(values), 30) <= 0 for values in (point, *moved)):
-            return False
-    raise ValueError(f"the sign of {factored} is not decided")
-
-
-def _flatten(residuals: Any) -> list[Any]:
-    if isinstance(residuals, sp.MatrixBase):
-        return residuals.flat()
-    scalar = isinstance(residuals, sp.Basic) or getattr(residuals, "shape", None) == ()
-    if isinstance(residuals, Iterable) and not scalar:
-        return [leaf for item in residuals for leaf in _flatten(item)]
-    return [residuals]
-
-
-def _vanishes(residual: Any, tolerance: float) -> bool:
-    if isinstance(residual, bool | BooleanAtom):
-        return bool(residual)
-    if not isinstance(residual, sp.Basic):
-        return abs(float(residual)) <= tolerance
-    if _differs(residual, 0.0):
-        return False
-    return any(
-        transform(residual) == 0
-        for transform in (sp.expand, sp.powsimp, lambda e: sp.powsimp(sp.expand(e)), sp.simplify)
-    )
-
-
-def _differs(residual: Any, tolerance: float) -> bool:
-    """Whether a residual is shown to be non-zero (an expression: at one of three points)."""
-    if isinstance(residual, bool | BooleanAtom):
-        return not residual
-    if not isinstance(residual, sp.Basic):
-        return not abs(float(residual)) <= tolerance
-    # Functions left free by the statement, and their derivatives, are independent values.
-    free = residual.atoms(AppliedUndef, sp.Derivative)
-    opened = residual.xreplace({f: sp.Dummy(f"f{i}", positive=True) for i, f in enumerate(free)})
-    values = [sp.N(opened.subs(point), 30) for point in _points(opened)]
-    return any(v.is_number and abs(v) > sp.Float("1e-18") for v in values)
-
-
-def _points(expression: sp.Basic) -> list[Any]:
-    """Three generic points: rationals, distinct for each symbol; small integers for integers."""
-    symbols = sorted(expression.free_symbols, key=str)
-    return [
-        {
-            symbol: sp.Integer(2 + j + i)
-            if symbol.is_integer
-            else sp.Rational(17 + 13 * i + 7 * j, 23 + 5 * ((i * i + 3 * j) % 11))
-            for i, symbol in enumerate(symbols)
-        }
-        for j in range(3)
-    ]
+def _place(entry: Statement) -> str:
+    return f"{entry.check.__module__}.{entry.check.__qualname__}"

@@ -11,111 +11,96 @@ import sympy as sp
 
 from ntkdecay.symbolic.registry import statement
 
-k = sp.Symbol("k", positive=True)
-lam, eta, beta, t = sp.symbols("lambda eta beta t", positive=True)
-f0, w, g, kernel, v_a, v_w = sp.symbols("f_0 w g Theta v_a v_w", real=True)
-a = sp.Symbol("a", positive=True)
-
-
-def _function(a, w):
-    return a**k * f0 + a ** (k - 1) * kernel * w
+k, a, lam, eta, beta, t = sp.symbols("k a λ η β t", positive=True)
+f0, w, g, kernel, v_a, v_w = sp.symbols("f_0 w ell_prime Θ_0 v_a v_w", real=True)
 
 
 @statement(
     "ntkdecay",
     "(a, w), flow",
-    "ȧ = −λa, ẇ = −λw − a^{k−1} ℓ' give df/dt = −a^{2(k−1)} Θ_0 ℓ' − kλf, a = e^{−λt}: Theorem 1",
+    "the flow of (a, w) gives Theorem 1 for f",
+    "f == a**k*f_0 + a**(k - 1)*Θ_0*w; a_dot == -λ*a; w_dot == -λ*w - a**(k - 1)*ell_prime; "
+    "f_dot == -a**(2*(k - 1))*Θ_0*ell_prime - k*λ*f; a_t == exp(-λ*t)",
     kind="proof",
-    mutants={
-        "ẇ = −λw − a^k ℓ'": {"power": k},
-        "ẇ = −kλw − …": {"decay": k},
-        "f without a^{k−1}": {"readout": 0},
-    },
     scope="any loss, one training output (Θ_0 w is linear in w), symbolic k",
 )
-def flow(power=k - 1, decay=1, readout=k - 1):
-    f = a**k * f0 + a**readout * kernel * w
-    velocity = sp.diff(f, a) * (-lam * a) + sp.diff(f, w) * (-decay * lam * w - a**power * g)
-    decayed = sp.exp(-lam * t)
+def flow(claim):
+    f, a_dot, w_dot, f_dot, decayed = claim.sides(k, a, lam, t, f0, w, g, kernel)
+    velocity = sp.diff(f, a) * a_dot + sp.diff(f, w) * w_dot
     return [
-        velocity + a ** (2 * (k - 1)) * kernel * g + k * lam * f,
-        sp.diff(decayed, t) + lam * decayed,
-        sp.powsimp(decayed ** (2 * (k - 1)) - sp.exp(-2 * (k - 1) * lam * t)),
+        velocity - f_dot,
+        f.subs({a: 1, w: 0}) - f0,
+        sp.diff(f, w).subs(a, 1) - kernel,
+        sp.diff(decayed, t) - a_dot.subs(a, decayed),
+        decayed.subs(t, 0) - 1,
     ]
 
 
 @statement(
     "ntkdecay",
     "(a, w), steps",
-    "gradient descent is f ← α^k f − η α^{k−1} a^{2(k−1)} Θ_0 ℓ', α = 1 − ηλ, exactly",
+    "gradient descent in one step of f, exactly",
+    "α = 1 - η*λ; f_next == α**k*f - η*α**(k - 1)*a**(2*(k - 1))*Θ_0*ell_prime",
     kind="proof",
-    mutants={
-        "α^{k−1} f": {"shrink": k - 1},
-        "η α^k": {"step": k},
-        "a^{k−1} Θ_0": {"kernel_power": k - 1},
-    },
     scope="full batch, no momentum, any loss, symbolic k",
 )
-def steps(shrink=k, step=k - 1, kernel_power=2 * (k - 1)):
-    alpha = sp.Symbol("alpha", positive=True)
-    next_w = alpha * w - eta * a ** (k - 1) * g
-    left = _function(alpha * a, next_w)
-    right = alpha**shrink * _function(a, w) - eta * alpha**step * a**kernel_power * kernel * g
-    return sp.expand(sp.expand_power_base(left - right))
+def steps(claim):
+    def function(a, w):
+        return a**k * f0 + a ** (k - 1) * kernel * w
+
+    p = sp.Symbol("p", positive=True)
+    rate = 1 / (lam * (1 + p))  # any ηλ < 1
+    (after,) = claim.sides(k, a, lam, g, kernel, η=rate, f=function(a, w))
+    shrink = 1 - rate * lam
+    next_w = shrink * w - rate * a ** (k - 1) * g
+    return sp.expand(sp.expand_power_base(sp.factor(after - function(shrink * a, next_w))))
 
 
 @statement(
     "ntkdecay",
     "(a, w), momentum",
-    "heavy ball on θ stays in the span: v = v_a θ_0 + J_0ᵀ v_w with the recursion of (v_a, v_w)",
+    "heavy ball on θ = a θ_0 + J_0ᵀ w stays in the span, v = v_a θ_0 + J_0ᵀ v_w",
+    "v_a_next == β*v_a + λ*a; v_w_next == β*v_w + λ*w + a**(k - 1)*ell_prime; "
+    "a_next == a - η*v_a_next; w_next == w - η*v_w_next",
     kind="proof",
-    mutants={
-        "v_a ← β v_a + kλa": {"a_force": k},
-        "v_w without λw": {"w_decay": 0},
-        "v_w with a^k ℓ'": {"power": k},
-    },
     scope="coefficients of θ_0 and of J_0ᵀ compared; Nesterov's step θ − η(βv + gradient) too",
 )
-def momentum(a_force=1, w_decay=1, power=k - 1):
+def momentum(claim):
     theta_0, j_0 = sp.symbols("theta_0 J_0", real=True)
     theta, v = a * theta_0 + j_0 * w, v_a * theta_0 + j_0 * v_w
     force = lam * theta + a ** (k - 1) * j_0 * g
     v_next = beta * v + force
-    force_a, force_w = a_force * lam * a, w_decay * lam * w + a**power * g
-    next_a, next_w = beta * v_a + force_a, beta * v_w + force_w
-    heavy = theta - eta * v_next - ((a - eta * next_a) * theta_0 + j_0 * (w - eta * next_w))
-    nesterov = theta - eta * (beta * v_next + force)
-    in_span = (a - eta * (beta * next_a + force_a)) * theta_0
-    in_span += j_0 * (w - eta * (beta * next_w + force_w))
-    return [v_next - next_a * theta_0 - j_0 * next_w, heavy, nesterov - in_span]
+    next_a, next_w, after_a, after_w = claim.sides(k, a, lam, eta, beta, w, g, v_a, v_w)
+    heavy = theta - eta * v_next - (after_a * theta_0 + j_0 * after_w)
+    forces = next_a - beta * v_a, next_w - beta * v_w
+    nesterov = (a - eta * (beta * next_a + forces[0])) * theta_0
+    nesterov += j_0 * (w - eta * (beta * next_w + forces[1]))
+    looked_ahead = theta - eta * (beta * v_next + force)
+    return [v_next - next_a * theta_0 - j_0 * next_w, heavy, looked_ahead - nesterov]
 
 
 @statement(
     "ntkdecay",
     "(a, w), per layer",
-    "per-layer λ_l: f = Π a_l f_0 + Σ_l (Π_{m≠l} a_m) Θ^{(l)} w_l decays at Σ λ_l, its kernel "
-    "Σ_l (Π_{m≠l} a_m²) Θ^{(l)}",
+    "a λ for each of three layers: f, its kernel, and their velocities",
+    "f == a_1*a_2*a_3*f_0 + a_2*a_3*Θ_1*w_1 + a_1*a_3*Θ_2*w_2 + a_1*a_2*Θ_3*w_3; "
+    "Θ == (a_2*a_3)**2*Θ_1 + (a_1*a_3)**2*Θ_2 + (a_1*a_2)**2*Θ_3; "
+    "w_dot_1 == -λ_1*w_1 - a_2*a_3*ell_prime; "
+    "f_dot == -Θ*ell_prime - (λ_1 + λ_2 + λ_3)*f",
     kind="proof",
-    mutants={
-        "each w_l decays at Σ λ": {"own_decay": False},
-        "w_l driven by Π_m a_m": {"others_only": False},
-    },
-    scope="degree 1 in each layer, two to four layers; equal λ_l gives Theorem 1 with k layers",
+    scope="degree 1 in each of three layers, ȧ_l = −λ_l a_l, w_2 and w_3 as w_1 by exchange of the "
+    "layers; equal λ_l gives Theorem 1 with k layers",
 )
-def per_layer(own_decay=True, others_only=True):
-    residuals = []
-    for layers in (2, 3, 4):
-        a, w, kernels = (sp.symbols(f"{name}1:{layers + 1}", positive=True) for name in "awK")
-        l2 = sp.symbols(f"lambda1:{layers + 1}", positive=True)
-        others = [sp.prod(a) / a_l for a_l in a]
-        f = sp.prod(a) * f0 + sum(o * K * x for o, K, x in zip(others, kernels, w, strict=True))
-        velocity, kernel = sp.Integer(0), sp.Integer(0)
-        for a_l, w_l, l2_l, other, kernel_l in zip(a, w, l2, others, kernels, strict=True):
-            decay = l2_l if own_decay else sum(l2)
-            drive = other if others_only else sp.prod(a)
-            velocity += sp.diff(f, a_l) * (-l2_l * a_l) + sp.diff(f, w_l) * (
-                -decay * w_l - drive * g
-            )
-            kernel += other**2 * kernel_l
-        residuals.append(sp.expand(velocity + kernel * g + sum(l2) * f))
-    return residuals
+def per_layer(claim):
+    layers = [
+        [sp.Symbol(f"{name}_{i}", positive=True) for name in ("a", "w", "Θ", "λ")] for i in "123"
+    ]
+    flat = [symbol for layer in layers for symbol in layer]
+    f, _, first, f_dot = claim.sides(*flat, f0, g)
+    velocity = sp.Integer(0)
+    for i, (a_l, w_l, _, l2_l) in enumerate(layers):
+        exchange = dict(zip(layers[0] + layers[i], layers[i] + layers[0], strict=True))
+        w_dot = first.subs(exchange, simultaneous=True) if i else first
+        velocity += sp.diff(f, a_l) * (-l2_l * a_l) + sp.diff(f, w_l) * w_dot
+    at_start = {symbol: 1 if symbol.name[0] == "a" else 0 for symbol in flat}
+    return [sp.expand(velocity - f_dot), f.subs(at_start) - f0]

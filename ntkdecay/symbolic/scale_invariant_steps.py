@@ -5,14 +5,18 @@ The continuous-time statements are in `symbolic.intrinsic_lr`.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import sympy as sp
 
 from ntkdecay.symbolic.networks import relative
 from ntkdecay.symbolic.registry import statement
 
-eta, lam_e, c = sp.symbols("eta lambda_e c", positive=True)
+eta, lam_e = sp.symbols("η λ_e", positive=True)
+START = np.array([1.0, -0.7, 0.4])
 
 
 def _toy(w):
@@ -20,110 +24,127 @@ def _toy(w):
     return (w[0] ** 2 + 0.3 * w[0] * w[1] - 0.2 * w[1] * w[2]) / (w @ w)
 
 
+@functools.cache
+def _slope():
+    compiled = jax.jit(jax.grad(_toy))
+    return lambda w: np.asarray(compiled(jnp.asarray(w)))
+
+
 @statement(
     "intrinsic_lr",
     "Lemma B.4, steps",
-    "w ← (1−λ_e)w − η∇L has the directions of w ← w − η(1−λ_e)^{−2t−1} ∇L from the same start",
+    "steps with L2, and steps without it at a growing learning rate, with the same directions",
+    "w_next == (1 - λ_e)*w - η*L_w; v_next == v - η*(1 - λ_e)**(-2*t - 1)*L_v",
     kind="identity",
     tolerance=1e-11,
-    mutants={
-        "printed: (1−λ_e)^{−2t}": {"exponent": lambda t: -2 * t},
-        "(1−λ_e)^{−t}": {"exponent": lambda t: -t},
+    refuted={
+        "printed: (1−λ_e)^{−2t}": "w_next == (1 - λ_e)*w - η*L_w; "
+        "v_next == v - η*(1 - λ_e)**(-2*t)*L_v"
     },
-    scope="40 steps of gradient descent on a tilted quotient of quadratics; with the printed "
+    show={"L_w": "∇L(w)", "L_v": "∇L(v)"},
+    scope="41 steps of gradient descent on a tilted quotient of quadratics; with the printed "
     "exponent the two agree after η is divided by 1 − λ_e, that is from another start",
 )
-def exponential_steps(exponent=lambda t: -2 * t - 1):
-    rate, decay, slope = 0.1, 0.02, jax.jit(jax.grad(_toy))
-    decayed = growing = jnp.array([1.0, -0.7, 0.4])
-    for step in range(40):
-        decayed = (1 - decay) * decayed - rate * slope(decayed)
-        growing = growing - rate * (1 - decay) ** exponent(step) * slope(growing)
-    return relative(decayed / jnp.linalg.norm(decayed), growing / jnp.linalg.norm(growing))
+def exponential_steps(claim):
+    w = v = START
+    for step in range(41):
+        w, v = claim.sides(λ_e=0.02, η=0.1, t=step, w=w, v=v, L_w=_slope()(w), L_v=_slope()(v))
+    return relative(w / np.linalg.norm(w), v / np.linalg.norm(v))
 
 
 @statement(
     "intrinsic_lr",
     "C.1",
-    "heavy ball with L2 is w' − (1+β−λ_e)w + βw⁻ = −η∇L, and η drops out for w/√η",
+    "heavy ball with L2 in one equation, and the coordinate u in which η drops out of it",
+    "w_after - (1 + β - λ_e)*w + β*w_before == -η*g; u == w/sqrt(η)",
     kind="proof",
-    mutants={
-        "1 + β + λ_e": {"decay": -1},
-        "w/η": {"power": 1},
-        "v ← βv + (1−β)(∇L + λw)": {"damping": True},
+    refuted={
+        "damped, v ← βv + (1−β)(∇L + λw)": "w_after - (1 + β - (1 - β)*λ_e)*w + β*w_before "
+        "== -(1 - β)*η*g; u == w/sqrt(η)"
     },
-    scope="one coordinate of any scale-invariant loss: ∇L(√η w') = ∇L(w')/√η",
+    show={"g": "∇L(w)"},
+    survivors={
+        "w/√η → −w/√η": "−u has the equation of u: gradients are odd under reflection of "
+        "the coordinate"
+    },
+    scope="one coordinate of any scale-invariant loss: ∇L(√η u) = ∇L(u)/√η",
 )
-def momentum_form(decay=1, power=sp.S.Half, damping=False):
-    beta, slope, now, before = sp.symbols("beta g w w_-", real=True)
+def momentum_form(claim):
+    beta, slope, now, before = sp.symbols("β g w w_before", real=True)
     velocity = (before - now) / eta  # v_t, since w_t = w_{t−1} − η v_t
-    force = slope + lam_e / eta * now
-    after = now - eta * (beta * velocity + ((1 - beta) if damping else 1) * force)
-    left = after - (1 + beta - decay * lam_e) * now + beta * before
-    # In w' = w/η^power the gradient at w is that at w', over η^power.
-    rescaled_rate = eta * (1 / eta**power) / eta**power
-    return [sp.expand(left + eta * slope), sp.simplify(rescaled_rate - 1)]
+    after = now - eta * (beta * velocity + slope + lam_e / eta * now)
+    form, frame = claim.relations(beta, eta, lam_e, slope, now, before, w_after=after, u=0)
+    scale = frame.right / now
+    # u's force is scale · η ∇L(w), and ∇L(w) = scale · ∇L(u).
+    return [form.residual, scale**2 * eta - 1]
 
 
 @statement(
     "intrinsic_lr",
     "C.1, text",
-    "for slowly varying gradients heavy ball moves like SGD with learning rate η/(1−β)",
+    "the learning rate of SGD like which heavy ball moves where gradients vary slowly",
+    "rate == η/(1 - β)",
     kind="proof",
-    mutants={
-        "printed: ηλ/(1−γ)": {"extra": sp.Symbol("lambda", positive=True)},
-        "η(1−β)": {"power": 1},
-    },
+    refuted={"printed: ηλ/(1−γ)": "rate == η*λ/(1 - β)"},
     scope="the fixed point of v ← βv + g at constant g",
 )
-def momentum_rate(extra=1, power=-1):
-    beta, slope, v = sp.symbols("beta g v", positive=True)
+def momentum_rate(claim):
+    beta, slope, v, lam = sp.symbols("β g v λ", positive=True)
     settled = sp.solve(beta * v + slope - v, v)[0]
-    return sp.simplify(eta * settled - eta * extra * (1 - beta) ** power * slope)
+    return claim(eta, beta, lam, rate=eta * settled / slope)
 
 
 @statement(
     "intrinsic_lr",
     "Theorem C.2",
-    "AdamW, ε = 0, scale-invariant loss: W_0 and α times C leave the function unchanged",
+    "what to change together and leave the function of AdamW on a scale-invariant loss unchanged, "
+    "with its ε and its share of λW in the gradient",
+    "ε = 0; coupled = 0; W_prime == C*W; α_prime == C*α",
     kind="identity",
     tolerance=1e-10,
-    mutants={
-        "α unchanged": {"rate_power": 0},
-        "α times C²": {"rate_power": 2},
-        "ε = 0.01": {"eps": 1e-2},
-        "L2 in the gradient (line 6)": {"coupled": True},
+    refuted={
+        "α unchanged": "ε = 0; coupled = 0; W_prime == C*W; α_prime == α",
+        "ε = 0.01": "ε = 0.01; coupled = 0; W_prime == C*W; α_prime == C*α",
+        "L2 in the gradient (line 6)": "ε = 0; coupled = 0.1; W_prime == C*W; α_prime == C*α",
     },
     scope="100 steps on a tilted quotient of quadratics, C = 3.7; the step from t to t + 1 is "
     "exact: g scales by 1/C, so m̂/√v̂ does not",
 )
-def theorem_c_2(rate_power=1, eps=0.0, coupled=False):
-    slope = jax.jit(jax.grad(_toy))
+def theorem_c_2(claim):
+    known = {"C": 3.7, "α": 0.02, "W": START}
+    eps, coupled = (claim.value(name, **known) for name in ("ε", "coupled"))
+    start, rate = claim.sides(**known)
+    return relative(_adamw(start, rate, eps, coupled), _adamw(START, 0.02, eps, coupled))
 
-    def run(scale, rate, decay=0.1):
-        w = scale * jnp.array([1.0, -0.7, 0.4])
-        m = v = jnp.zeros(3)
-        for step in range(1, 101):
-            g = slope(w) + (decay * w if coupled else 0.0)
-            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
-            m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.99**step)
-            w = w - (rate * m_hat / (jnp.sqrt(v_hat) + eps) + 0.01 * (0 if coupled else w))
-        return w
 
-    scale = 3.7
-    return relative(run(scale, 0.02 * scale**rate_power) / scale, run(1.0, 0.02))
+def _adamw(w, rate, eps, coupled):
+    """The direction after 100 steps with decay 0.01, first moments at 0.9, second at 0.99."""
+    return np.asarray(_adamw_path(jnp.asarray(w), float(rate), float(eps), float(coupled)))
+
+
+@jax.jit
+def _adamw_path(w, rate, eps, coupled):
+    def step(carry, count):
+        w, m, v = carry
+        g = jax.grad(_toy)(w) + coupled * w
+        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+        m_hat, v_hat = m / (1 - 0.9**count), v / (1 - 0.99**count)
+        w = w - (rate * m_hat / (jnp.sqrt(v_hat) + eps) + 0.01 * w)
+        return (w, m, v), None
+
+    start = (w, jnp.zeros(3), jnp.zeros(3))
+    final = jax.lax.scan(step, start, jnp.arange(1.0, 101.0))[0][0]
+    return final / jnp.linalg.norm(final)
 
 
 @statement(
     "intrinsic_lr",
     "Theorem C.2, proof",
-    "α m̂/√v̂ is C times larger in the rescaled history, as C θ_{T+1} = θ'_{T+1} needs",
+    "the update in the rescaled history (m' = m/C, v' = v/C², α' = Cα), as Cθ_{T+1} = θ'_{T+1} needs",
+    "α_prime*m_prime/sqrt(v_prime) == C*α*m/sqrt(v)",
     kind="proof",
-    mutants={"printed: equal in both": {"factor": 1}},
+    refuted={"printed: equal in both": "α_prime*m_prime/sqrt(v_prime) == α*m/sqrt(v)"},
 )
-def theorem_c_2_step(factor=c):
-    first, second, alpha = sp.symbols("m v alpha", positive=True)
-    update = alpha * first / sp.sqrt(second)
-    # g' = g/C: moments scale with C^{−1} and C^{−2}, α' = Cα.
-    rescaled_update = c * alpha * (first / c) / sp.sqrt(second / c**2)
-    return sp.simplify(rescaled_update - factor * update)
+def theorem_c_2_step(claim):
+    m, v, alpha, C = sp.symbols("m v α C", positive=True)
+    return claim(m, v, alpha, C, α_prime=C * alpha, m_prime=m / C, v_prime=v / C**2)
