@@ -396,3 +396,23 @@ def test_two_distributed_processes_share_the_grid(widths, tmp_path):
 @pytest.mark.slow
 def test_two_devices_share_the_members(widths, tmp_path):
     assert printed(process(tmp_path, devices=2)) == [widths[4], 2]
+
+
+SOAK = float(os.environ.get("NTKDECAY_SOAK_SECONDS", 600))
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_store_for_ten_minutes(widths, tmp_path):
+    """Calls of random orders, blocks and devices, side by side, from stores that fill and are emptied."""
+    rng, ends, rounds = np.random.default_rng(1), time.monotonic() + SOAK, 0
+    while time.monotonic() < ends:
+        store = tmp_path / str(rounds // 3)
+        runs = [
+            process(store, "--width", rng.choice([1, 3, 4]), "--shuffle", rng.integers(1000), devices=int(rng.integers(1, 4)))
+            for _ in range(2)
+        ]  # fmt: skip
+        for run in runs:
+            assert bits_of_a_run_without_interruption(printed(run)[0], widths)
+        assert len(files(store)) == 1
+        rounds += 1
+    assert rounds
