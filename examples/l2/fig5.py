@@ -122,6 +122,8 @@ def two_modes(ax, out: report.Report, degree: int, name: str, l2: float = 0.01) 
 def training_loss(ax, out: report.Report, options: Options):
     """(c): theory from the kernel of one network, measurement on others."""
     data = datasets.load(options.data, options.data_dir)
+    if options.samples > len(data.x_train):
+        raise ValueError(f"`samples` is {options.samples}; {options.data} has {len(data.x_train)}")
     x = data.x_train[: options.samples].reshape(options.samples, -1)
     y = jnp.asarray(datasets.parity(data.y_train[: options.samples]))
     steps = np.unique(np.geomspace(1, options.final_time / options.learning_rate, 120).astype(int))
@@ -154,6 +156,11 @@ def training_loss(ax, out: report.Report, options: Options):
             )
             .data["fx"]
             .to_numpy()
+        )
+    if not all(np.isfinite(run).all() for run in runs.values()):
+        raise ValueError(
+            f"`learning_rate` is {options.learning_rate}, and training diverges; it must be below 2/(γ + λ), "
+            "γ the kernel's largest eigenvalue"
         )
     start = jnp.asarray(runs[options.widths[-1]][0], jnp.float64)
     for label, degree in DEGREE.items():
