@@ -395,7 +395,7 @@ def test_bad_times_and_schedules_are_refused():
         (lambda: steps(1.5), "whole numbers"),
         (lambda: steps(), "no limit to jump to"),
         (lambda: steps(1, State(START), START_TEST), "part of the `State`"),
-        (lambda: flow(1.0, START, START_TEST), "needs `k_test_train`"),
+        (lambda: flow(1.0, START, START_TEST), "`fx_test_0` needs it"),
         (
             lambda: gradient_descent_mse(K_TRAIN, Y, l2=PiecewiseConstant([0.1], [1.0]), degree=2),
             "one boundary less",

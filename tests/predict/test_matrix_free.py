@@ -249,7 +249,7 @@ def test_a_space_that_is_too_small_names_the_remedy():
 @pytest.mark.parametrize(
     ("change", "call", "message"),
     [
-        ({"l2": -1.0}, {}, "`l2` must be >= 0"),
+        ({"l2": -1.0}, {}, "`l2` is -1.0; it must be"),
         ({"l2": [0.1, 0.2]}, {}, "vmap over it"),
         ({"degree": 0.5}, {}, "`degree` is 0.5"),
         ({"learning_rate": -1.0}, {}, "`learning_rate` must be >= 0"),
@@ -264,7 +264,7 @@ def test_a_space_that_is_too_small_names_the_remedy():
         ({}, {"t": -1.0}, "`t` must be >= 0"),
         ({}, {"fx_train_0": None}, "nothing to predict"),
         ({}, {"fx_train_0": np.ones(3)}, "`fx_train_0` has shape"),
-        ({}, {"fx_test_0": 0.0}, "needs `k_test_train`"),
+        ({}, {"fx_test_0": 0.0}, "`fx_test_0` needs it"),
         ({}, {"fx_test_0": np.ones(3), "k_test_train": product_test}, "`fx_test_0` has shape"),
         ({}, {"fx_test_0": 0.0, "k_test_train": lambda v: v[None]}, r"must give \(n_test, …\)"),
     ],
