@@ -1,40 +1,108 @@
-"""Gradient flow under L2 on any loss, by an ODE solver on the state (a, w)."""
+"""Gradient flow under L2 on any loss: the state (a, w) walked along its ODE."""
 
 from collections.abc import Hashable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import (
-    check_ascending,
-    check_l2,
-    check_momentum,
-    check_non_negative,
+from ntkdecay._checks import (
+    Rule,
+    array,
+    checked,
+    choice,
+    either,
+    function,
+    integer,
     is_traced,
+    number,
+    optional,
+    sequence,
+    shown,
 )
+from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
+from ntkdecay.predict._dynamics import Dynamics, products
+from ntkdecay.predict._given_solver import trajectory_by
+from ntkdecay.predict._integrate import LATE, STUCK, Marks, Options, differentiable
+from ntkdecay.predict._rates import before, boundaries, of_layers, rate
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._response import exprel
-from ntkdecay.predict._state import Loss, Point, PredictFnState, Wide, predictor, wide_network
+from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._state import (
+    Advance,
+    Loss,
+    Point,
+    PredictFnState,
+    Wide,
+    by_layer,
+    predictor,
+    program,
+    wide_network,
+)
 
-ALWAYS_IMPLICIT, NEVER_IMPLICIT = 512, 2048  # outputs, up to which and above which
+if TYPE_CHECKING:
+    import diffrax
 
 
+ENDS = {
+    LATE: "`max_steps` are over before the last `t`; raise `max_steps`, or `rtol` and `atol`, or ask for earlier times.",
+    STUCK: "The flow cannot go on: `loss` or its derivative is not finite, or `rtol` and `atol` are below rounding.",
+}
+
+
+class diffrax_solver(Rule):
+    """A solver of diffrax, known by what it does: diffrax is imported for those alone who use it."""
+
+    refuses = function().refuses
+
+    @property
+    def asks(self) -> str:
+        return "a solver of diffrax, as diffrax.Tsit5()"
+
+    def __call__(self, name: str, value: Any) -> None:
+        if isinstance(value, type) or not hasattr(value, "term_structure"):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+
+
+class Settings(NamedTuple):
+    """The numbers of a flow."""
+
+    l2: tuple[Any, ...]  # of each layer: a number or `PiecewiseConstant`
+    learning_rate: Any
+    momentum: Any
+    tolerance: Any  # rtol, atol
+
+
+@checked(
+    loss=function("of (fx, y)"),
+    k_train_train=by_layer(array()),
+    y_train=array(),
+    l2=rate("it multiplies ‖θ‖²/2 in the loss", layers=True),
+    degree=optional(network_degree()),
+    learning_rate=number(low=0, why="it turns steps into gradient-flow time"),
+    momentum=optional(number(low=0, below=1, why="the fraction of the last step that is kept")),
+    l2_from=choice("origin", "init"),
+    trace_axes=either(integer(low=None), sequence(integer(low=None), empty=True)),
+    rtol=optional(number(above=0)),
+    atol=optional(number(above=0)),
+    solver=optional(diffrax_solver()),
+    max_steps=integer(low=1),
+)
 def gradient_descent(
     loss: Loss,
     k_train_train: ArrayLike | Mapping[Hashable, ArrayLike],
     y_train: ArrayLike,
     *,
-    l2: ArrayLike | Mapping[Hashable, ArrayLike],
-    degree: float | None = None,
+    l2: Any,
+    degree: Any = None,
     learning_rate: ArrayLike = 1.0,
     momentum: ArrayLike | None = None,
     l2_from: Origin = "origin",
     trace_axes: int | tuple[int, ...] = (-1,),
-    solver: diffrax.AbstractSolver | None = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 100_000,
@@ -53,153 +121,130 @@ def gradient_descent(
         k_train_train: Θ_0 on the training points, of shape `zip(y_train.shape, y_train.shape)` without
             `trace_axes`; or a mapping from each layer to its part Θ^(l), with `l2` a mapping likewise.
         y_train: labels, samples on the first axis.
-        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖²; or λ_l for each layer of a network of degree 1 in each.
+        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`; or these for each layer of a network of degree 1 in each.
         degree: k of the network; not needed with a mapping.
         learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         momentum: β, or None.
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0, and the kernel stands still.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
-        solver: of diffrax. By default Kvaerno5, implicit, for up to 512 outputs in all, else Tsit5, explicit,
-            whose steps are at most about 3/γ_max long, with γ_max the fastest rate of the flow; up to 2048
-            outputs Kvaerno5 again where Tsit5 would take more than 10 steps for each output. A step of Kvaerno5
-            factorizes a matrix of outputs², one of Tsit5 is a few products with the kernel.
-        rtol, atol: tolerances of a step; by default 1e-6 and 1e-8 in float64, 1e-4 and 1e-5 in float32.
-            At an eigenvalue ratio of 1e8 rounding forbids an implicit solver much tighter ones.
-        max_steps: an error after as many, and at once where an explicit solver would take more.
+        solver: of diffrax, for those who want one. By default Tsit5, explicit, whose steps are at most about 3/γ_max
+            long, with γ_max the fastest rate of the flow; where that is what limits them, and a step of Rodas5P, which
+            factorizes a matrix of outputs², is worth the steps it saves, Rodas5P goes on.
+        rtol, atol: of a step, in f on the training points, root mean square; by default 1e-6 and 1e-8 in float64,
+            1e-4 and 1e-5 in float32. At an eigenvalue ratio of 1e8 rounding forbids much tighter ones.
+        max_steps: an error after as many.
 
     Returns:
         `predict_fn(t=None, fx_train_or_state_0=0., fx_test_0=None, k_test_train=None)`, with t ascending. Given
         a `State` it returns a `State` (of the last time if t is an array: one per time), from which a later
-        call goes on. t=None and inf stop where nothing moves any more. Differentiable with respect to l2,
-        learning_rate and y_train.
+        call goes on. t=None and inf stop where nothing moves any more. Differentiable forwards and backwards.
 
     Raises:
-        ValueError: as `gradient_descent_mse`; if mappings do not fit each other; if the flow is too stiff for the
-            default solver.
+        ValueError: as `gradient_descent_mse`; if mappings do not fit each other; if `max_steps` are over.
     """
-    l2 = check_l2(l2)
-    momentum = check_momentum(momentum)
-    if not (rtol is None or rtol > 0) or not (atol is None or atol > 0):
-        raise ValueError(f"`rtol` is {rtol} and `atol` is {atol}; tolerances must be > 0.")
-    learning_rate = check_non_negative(
-        learning_rate, "learning_rate", "it turns steps into gradient-flow time"
-    )
     net = wide_network(k_train_train, y_train, l2, degree, l2_from, trace_axes)
     dtype = net.y.dtype
-    rates = net.rates_of_l2(l2)
-    unit = jnp.asarray(learning_rate, dtype)
-    friction = None
-    if momentum is not None:
-        unit = jnp.sqrt(unit)
-        friction = (jnp.asarray(momentum, dtype) - 1) / unit
-    double = dtype == jnp.float64
-    rtol, atol = rtol or (1e-6 if double else 1e-4), atol or (1e-8 if double else 1e-5)
-
-    def clock(t: ArrayLike | None) -> Array:
-        t = check_non_negative(
-            jnp.inf if t is None else t, "t", "it counts from the state that is given"
+    double = dtype == np.float64
+    tolerance = (rtol or (1e-6 if double else 1e-4), atol or (1e-8 if double else 1e-5))
+    settings = Settings(
+        of_layers(l2, net.layers, dtype),
+        as_own(learning_rate, dtype),
+        None if momentum is None else as_own(momentum, dtype),
+        as_own(tolerance, dtype),
+    )
+    if solver is not None and any(isinstance(one, PiecewiseConstant) for one in settings.l2):
+        raise ValueError(
+            "`solver` is given, but a solver of diffrax does not know where `l2` changes; leave `solver` None."
         )
-        return unit * check_ascending(jnp.asarray(t, dtype))
+    run = program(_flow, loss, solver, max_steps)
 
-    def advance(times: Array, point: Point, velocity: Point, f0: Array, _) -> tuple[Point, Point]:
-        chosen = solver
-        if chosen is None:
-            steps = None
-            if net.y.size > ALWAYS_IMPLICIT and not is_traced(net.kernels, rates, times, point, f0):
-                steps = _explicit_steps(net, loss, point, f0, rates, times[-1], friction)
-            chosen = _solver(net.y.size, steps, max_steps)
-        return solve(times, point, velocity, f0, chosen)
+    def clock(t: Any, age: Any) -> tuple[Any, Any]:
+        t = np.inf if t is None else t
+        array(low=0, inf=True, why="it counts from the state that is given")("t", t)
+        t = as_own(t, dtype)
+        t = refuse(t, ~(t >= 0).all(), "`t` must be >= 0.") if is_traced(t) else t
+        return check_ascending(t), as_own(age, dtype)
 
-    @partial(jax.jit, static_argnums=4)
-    def solve(
+    def finished(value: Any, status: Any) -> Any:
+        status = status if is_traced(status) else np.asarray(status)
+        for code, sentence in ENDS.items():
+            wrong = (status == code).any()
+            value = jax.tree.map(partial(refuse, wrong=wrong, message=sentence), value)
+        return value
+
+    return predictor(net, settings, clock, run, finished)
+
+
+def _flow(loss: Loss, solver: Any, max_steps: int) -> Advance:
+    """How the program of a flow advances the state."""
+
+    def advance(
+        net: Wide,
+        settings: Settings,
         times: Array,
         point: Point,
         velocity: Point,
         f0: Array,
-        solver: diffrax.AbstractSolver,
-    ) -> tuple[Point, Point]:
-        def flow(_, y, args):
-            point, velocity = y if friction is not None else (y, None)
-            slope = net.slope(loss, net.outputs(point, f0, net.kernels), net.y)
-            force = jax.tree.map(jnp.negative, net.gradient(point, slope, rates))
-            if friction is None:
-                return force
-            return velocity, jax.tree.map(lambda f, v: f + friction * v, force, velocity)
+        age: Array,
+    ) -> tuple[Point, Point, Array, Array]:
+        unit, friction = settings.learning_rate, None
+        if settings.momentum is not None:
+            unit = jnp.sqrt(unit)
+            friction = (1 - settings.momentum) / unit
+        times, edges = unit * times, boundaries(settings.l2)
+        marks, order = _marks(times, settings.l2, unit, age, edges)
+        converted, constants = jax.closure_convert(loss, net.y, net.y)
+        y = [point.w] if friction is None else [point.w, velocity.w]
+        y = jnp.stack([jnp.stack([w, products(net.kernels, w)]) for w in y])
 
-        standstill = diffrax.steady_state_event(rtol, atol)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(flow),
-            solver,
-            t0=jnp.zeros((), dtype),
-            t1=times[-1],
-            dt0=None,
-            y0=point if friction is None else (point, velocity),
-            saveat=diffrax.SaveAt(
-                subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]  # pyright: ignore
-            ),
-            stepsize_controller=diffrax.PIDController(rtol, atol),
-            event=diffrax.Event(lambda *args, **kw: jnp.isinf(times[-1]) & standstill(*args, **kw)),
-            max_steps=max_steps,
+        def dynamics(
+            net: Wide, f0: Array, l2: Array, friction: Any, a: Array, v: Array, constants: Any
+        ):
+            def loss(f: Array, y: Array) -> Array:
+                return converted(f, y, *constants)
+
+            start = jnp.zeros((), f0.dtype)
+            return Dynamics(net, loss, f0, l2, friction, start, a, v, bool(edges))
+
+        own = (net, f0, marks.l2[0], friction, point.a, velocity.a, constants)
+        if solver is None:
+            options = Options(max_steps, price(*net.outputs_shape, len(net.kernels)))
+            found, status = differentiable(dynamics, options, (own, y, marks, settings.tolerance))
+        else:
+            found, status = trajectory_by(
+                solver, dynamics(*own), y, marks, settings.tolerance, max_steps
+            )
+        w, a, v_a = jax.tree.map(lambda leaf: leaf[order], found)
+        v_w = jnp.zeros_like(w[:, 0, 0]) if friction is None else w[:, 1, 0]
+        return Point(a, w[:, 0, 0]), Point(v_a, v_w), age + times, status
+
+    return advance
+
+
+def _marks(
+    times: Array, l2: tuple[Any, ...], unit: Array, age: Array, edges: list[Array]
+) -> tuple[Marks, Array]:
+    """The times and those at which λ changes, in order, and where the times are among them."""
+    last, marks = times[-1], times
+    inside = [jnp.clip(unit * edge - age, 0, last) for edge in edges]
+    marks = jnp.concatenate([times, *inside])
+    order = jnp.argsort(marks)
+    marks = marks[order]
+    goal = jnp.full_like(marks, last)
+    for edge in inside:
+        goal = jnp.minimum(
+            goal, jnp.where(edge[None] >= marks[:, None], edge[None], last).min(axis=1)
         )
-        saved, end = solution.ys  # pyright: ignore
-        # A time that was not reached is one after everything stood still.
-        saved = jax.tree.map(lambda s, e: jnp.where(jnp.isfinite(s), s, e), saved, end)
-        if friction is not None:
-            return saved
-        return saved, jax.tree.map(
-            lambda leaf: jnp.zeros((times.size, *leaf.shape), dtype), velocity
-        )
-
-    return predictor(net, clock, advance)
+    then = jnp.where(unit > 0, (marks + age) / jnp.where(unit > 0, unit, 1.0), 0.0)
+    rates = jnp.stack([before(one, then) for one in l2], axis=1)
+    return Marks(marks, goal, rates), jnp.argsort(order)[: times.size]
 
 
-def _solver(outputs: int, steps: float | None, max_steps: int) -> diffrax.AbstractSolver:
-    """The default: explicit or implicit, by what each costs; `steps` is None where it is not known."""
-    if outputs <= ALWAYS_IMPLICIT:
-        return diffrax.Kvaerno5()
-    if steps is None or steps <= 10 * outputs:
-        return diffrax.Tsit5()
-    if outputs <= NEVER_IMPLICIT:
-        return diffrax.Kvaerno5()
-    if max_steps < steps < jnp.inf:
-        raise ValueError(
-            f"The flow is stiff: until the last `t` an explicit solver takes about {steps:.0e} steps, more than "
-            f"`max_steps` = {max_steps}; ask for earlier times, raise `max_steps`, or pass solver=diffrax.Kvaerno5(), "
-            f"which factorizes a matrix of {outputs} × {outputs} in each of a few hundred steps."
-        )
-    return diffrax.Tsit5()
-
-
-def _explicit_steps(
-    net: Wide,
-    loss: Loss,
-    point: Point,
-    f0: Array,
-    l2: Array,
-    time: Array,
-    friction: Array | None,
-) -> float:
-    """About how many steps Tsit5 takes, inf if nothing says when the flow stands still."""
-    fastest, slowest = _fastest(net, loss, point, f0), l2.min()
-    time = jnp.minimum(time, 20 / slowest)
-    if friction is not None:
-        return float(jnp.sqrt(fastest) * time / 3)
-    degree = len(net.kernels) if net.layers is not None else net.degree
-    c = 0.0 if net.l2_from == "init" else 2 * (degree - 1) * slowest
-    return float(fastest * jnp.where(c == 0, time, time * exprel(-c * time)) / 3)
-
-
-def _fastest(net: Wide, loss: Loss, point: Point, f0: Array) -> Array:
-    """The largest eigenvalue of a^{2(k−1)} Θ_0 ∂²L/∂f² at `point`, by power iteration."""
-
-    def force(w: Array) -> Array:
-        slope = net.slope(loss, net.outputs(Point(point.a, w), f0, net.kernels), net.y)
-        return net.gradient(Point(point.a, w), slope, jnp.zeros_like(point.a)).w
-
-    def iterate(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        v, size = state
-        v = jax.jvp(force, (point.w,), (v / jnp.where(size > 0, size, 1.0),))[1]
-        return v, jnp.linalg.norm(v.reshape(-1))
-
-    v = jax.random.normal(jax.random.key(0), point.w.shape, point.w.dtype)
-    return jax.lax.fori_loop(0, 20, iterate, (v, jnp.linalg.norm(v.reshape(-1))))[1]
+def price(m: int, o: int, layers: int) -> float:
+    """What a step of Rodas5P costs in steps of Tsit5, by their operations; inf where its matrix is too large."""
+    size = m * o
+    if size > 6000:
+        return np.inf
+    product = layers * max(m * m * o / 1e10, m * m / 1e9) + 5e-6
+    solve = size**3 / 2e10 + size**2 * (m / 1e10 + 2e-8)
+    return (16 * product + solve + 5e-5) / (6 * product)

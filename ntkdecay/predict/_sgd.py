@@ -1,7 +1,7 @@
 """SGD under L2 on any loss: the exact recursion of the state (a, w), step by step."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +10,58 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay.predict._checks import (
-    check_ascending,
-    check_l2,
-    check_momentum,
-    check_non_negative,
-    refuse,
+from ntkdecay._checks import (
+    array,
+    checked,
+    choice,
+    either,
+    flag,
+    function,
+    integer,
+    is_traced,
+    number,
+    optional,
+    sequence,
+    shown,
 )
+from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
+from ntkdecay.predict._rates import at_step, of_layers, own, rate, split
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._state import Loss, Point, PredictFnState, predictor, wide_network
+from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._state import (
+    Advance,
+    Loss,
+    Point,
+    PredictFnState,
+    Wide,
+    by_layer,
+    predictor,
+    program,
+    wide_network,
+)
 
 
+@checked(
+    loss=function("of (fx, y)"),
+    k_train_train=by_layer(array()),
+    y_train=array(),
+    l2=rate("it multiplies ‖θ‖²/2 in the loss", steps=True, layers=True),
+    degree=optional(network_degree()),
+    learning_rate=rate("it is the length of a step", steps=True),
+    momentum=optional(number(low=0, below=1, why="the fraction of the last step that is kept")),
+    nesterov=flag(),
+    batches=optional(array(integers=True, ndim=2, why="(steps, batch size) indices of samples")),
+    l2_from=choice("origin", "init"),
+    trace_axes=either(integer(low=None), sequence(integer(low=None), empty=True)),
+)
 def sgd(
     loss: Loss,
     k_train_train: ArrayLike | Mapping[Hashable, ArrayLike],
     y_train: ArrayLike,
     *,
-    l2: ArrayLike | optax.Schedule | Mapping[Hashable, ArrayLike],
-    degree: float | None = None,
-    learning_rate: ArrayLike | optax.Schedule,
+    l2: ArrayLike | PiecewiseConstant | optax.Schedule | Mapping[Hashable, Any],
+    degree: Any = None,
+    learning_rate: ArrayLike | PiecewiseConstant | optax.Schedule,
     momentum: ArrayLike | None = None,
     nesterov: bool = False,
     batches: ArrayLike | None = None,
@@ -49,8 +82,8 @@ def sgd(
     Args:
         loss: `loss(fx, y)`, a scalar; it is given the samples of the minibatch alone.
         k_train_train, y_train, degree, l2_from, trace_axes: as in `gradient_descent`.
-        l2: λ >= 0, an optax schedule of the step, or a mapping from layers to either.
-        learning_rate: η, or an optax schedule of the step.
+        l2: λ >= 0, `PiecewiseConstant` in steps, an optax schedule of the step, or a mapping from layers to these.
+        learning_rate: η, or a schedule likewise.
         momentum, nesterov: as in `optax.sgd`.
         batches: (steps, batch size) indices of samples, the minibatch of each step; it starts anew when it
             has been gone through. None: all samples at every step.
@@ -62,75 +95,112 @@ def sgd(
     Raises:
         ValueError: as `gradient_descent`, or if `batches` or `t` is not what is said above.
     """
-    numbers = jax.tree.map(lambda one: 0.0 if callable(one) else one, l2, is_leaf=callable)
-    check_l2(numbers)
-    momentum = check_momentum(momentum)
-    if not callable(learning_rate):
-        learning_rate = check_non_negative(
-            learning_rate, "learning_rate", "it is the length of a step"
-        )
-    net = wide_network(k_train_train, y_train, numbers, degree, l2_from, trace_axes)
+    shapes = dict.fromkeys(l2, 0.0) if isinstance(l2, Mapping) else 0.0
+    net = wide_network(k_train_train, y_train, shapes, degree, l2_from, trace_axes)
     dtype, samples = net.y.dtype, net.y.shape[0]
-    beta = jnp.asarray(0.0 if momentum is None else momentum, dtype)
+    rates = (own(learning_rate, dtype, "learning_rate"), *of_layers(l2, net.layers, dtype))
+    functions, numbers = split(rates)
     order = None if batches is None else _check_batches(batches, samples)
-    each = net.kernels.shape[1] // samples  # rows of the kernel that belong to a sample
+    beta = as_own(0.0 if momentum is None else momentum, dtype)
+    run = program(_steps, loss, functions, bool(nesterov))
+    return predictor(net, Settings(numbers, beta, order), _whole_steps, run, lambda value, _: value)
 
-    def at(schedule: Any, step: Array) -> Any:
-        return jax.tree.map(
-            lambda one: one(step) if callable(one) else one, schedule, is_leaf=callable
-        )
 
-    def slope(step: Array, point: Point, f0: Array) -> Array:
-        """∂L_B/∂f on all training points, from the outputs of the minibatch alone."""
-        if order is None:
-            return net.slope(loss, net.outputs(point, f0, net.kernels), net.y)
-        samples = order[step % len(order)]
-        rows = (samples[:, None] * each + jnp.arange(each)[None]).reshape(-1)
-        fx = net.outputs(point, f0[rows], net.kernels[:, rows])
-        return jnp.zeros_like(f0).at[rows].add(net.slope(loss, fx, net.y[samples]))
+class Settings(NamedTuple):
+    """The numbers of `sgd`."""
 
-    def update(step: Array, state: tuple[Point, Point], f0: Array) -> tuple[Point, Point]:
-        point, velocity = state
-        eta = jnp.asarray(at(learning_rate, step), dtype)
-        gradient = net.gradient(point, slope(step, point, f0), net.rates_of_l2(at(l2, step)))
-        velocity = jax.tree.map(lambda g, v: g + beta * v, gradient, velocity)
-        change = velocity
-        if nesterov:
-            change = jax.tree.map(lambda g, v: g + beta * v, gradient, velocity)
-        return jax.tree.map(lambda p, c: p - eta * c, point, change), velocity
+    rates: tuple[
+        Any, ...
+    ]  # η, and λ of each layer: a number, `PiecewiseConstant`, or None where it is a function
+    momentum: Array
+    batches: Array | None
+
+
+def _steps(loss: Loss, functions: tuple[Any, ...], nesterov: bool) -> Advance:
+    """How the program of `sgd` advances the state."""
 
     def advance(
-        steps: Array, point: Point, velocity: Point, f0: Array, first: Any
-    ) -> tuple[Point, Point]:
-        def until(state, bounds):
-            first, last = bounds
-            state = jax.lax.fori_loop(first, last, lambda i, state: update(i, state, f0), state)
+        net: Wide,
+        settings: Settings,
+        times: Array,
+        point: Point,
+        velocity: Point,
+        f0: Array,
+        age: Array,
+    ) -> tuple[Point, Point, Array, Array]:
+        order, beta = settings.batches, settings.momentum
+        each = f0.shape[0] // net.y.shape[0]  # rows of the kernel that belong to a sample
+
+        def slope(step: Array, point: Point) -> Array:
+            """∂L_B/∂f on all training points, from the outputs of the minibatch alone."""
+            if order is None:
+                return net.slope(loss, net.outputs(point, f0, net.kernels), net.y)
+            samples = order[step % len(order)]
+            rows = (samples[:, None] * each + jnp.arange(each)[None]).reshape(-1)
+            fx = net.outputs(point, f0[rows], tuple(k[rows] for k in net.kernels))
+            return jnp.zeros_like(f0).at[rows].add(net.slope(loss, fx, net.y[samples]))
+
+        def update(step: Array, state: tuple[Point, Point]) -> tuple[Point, Point]:
+            point, velocity = state
+            eta, *l2 = (
+                at_step(function, number, step, f0.dtype)
+                for function, number in zip(functions, settings.rates, strict=True)
+            )
+            gradient = net.gradient(point, slope(step, point), jnp.stack(l2))
+            velocity = jax.tree.map(lambda g, v: g + beta * v, gradient, velocity)
+            change = velocity
+            if nesterov:
+                change = jax.tree.map(lambda g, v: g + beta * v, gradient, velocity)
+            return jax.tree.map(lambda p, c: p - eta * c, point, change), velocity
+
+        def until(state: tuple[Point, Point], bounds: tuple[Array, Array]):
+            state = jax.lax.fori_loop(*bounds, update, state)
             return state, state
 
-        bounds = (first + jnp.concatenate([jnp.zeros(1, steps.dtype), steps[:-1]]), first + steps)
-        return jax.lax.scan(until, (point, velocity), bounds)[1]
+        ages = age + times
+        bounds = (jnp.concatenate([age[None], ages[:-1]]), ages)
+        points, velocities = jax.lax.scan(until, (point, velocity), bounds)[1]
+        return points, velocities, ages, jnp.zeros((), int)
 
-    return predictor(net, _whole_steps, jax.jit(advance))
+    return advance
 
 
-def _whole_steps(t: Any) -> Array:
-    """t as ascending whole numbers of steps."""
+def _whole_steps(t: Any, age: Any) -> tuple[Any, Any]:
+    """t as ascending whole numbers of steps, and how many were done before."""
     if t is None:
         raise ValueError("`t` is None, but `sgd` has no limit to jump to; give numbers of steps.")
-    t = jnp.asarray(check_non_negative(t, "t", "it counts steps from the state that is given"))
-    t = refuse(t, (t != jnp.floor(t)).any(), "`t` must be whole numbers: `sgd` counts steps.")
-    return check_ascending(t.astype(int))
-
-
-def _check_batches(batches: Any, samples: int) -> Array:
-    """The minibatches, (steps, batch size)."""
-    order = np.asarray(batches)
-    if order.ndim != 2 or not order.size or not np.issubdtype(order.dtype, np.integer):
-        raise ValueError(
-            f"`batches` has shape {order.shape} and dtype {order.dtype}; it must be (steps, batch size) indices."
+    array(low=0, inf=True, why="it counts steps from the state that is given")("t", t)
+    counted = jax.dtypes.canonicalize_dtype(int)
+    most = np.iinfo(np.int32).max
+    if is_traced(t, age):
+        t, age = jnp.asarray(t), jnp.asarray(age)
+        t = refuse(t, (t != jnp.floor(t)).any(), "`t` must be whole numbers: `sgd` counts steps.")
+        t = refuse(
+            t, (t < 0).any() | (t + age > most).any(), f"`t` must be from 0 to {most} steps."
         )
+        return check_ascending(t.astype(counted)), age.astype(counted)
+    steps, age = np.asarray(t), np.asarray(age)
+    if (steps.max() > most) or (age + steps.max().astype(float) > most):
+        raise ValueError(
+            f"`t` is {shown(t)}, up to step {float(steps.max()) + float(age):g}; `sgd` takes one step after the other, at most "
+            f"{most} in all, and has no limit to jump to."
+        )
+    if (steps != np.floor(steps)).any():
+        raise ValueError(f"`t` is {shown(t)}; it must be whole numbers: `sgd` counts steps.")
+    return check_ascending(steps.astype(counted)), age.astype(counted)  # pyright: ignore[reportArgumentType]
+
+
+def _check_batches(batches: Any, samples: int) -> Any:
+    """The minibatches, (steps, batch size)."""
+    if is_traced(batches):
+        return refuse(
+            batches,
+            ((batches < 0) | (batches >= samples)).any(),
+            f"`batches` must have indices from 0 to {samples - 1}.",
+        )
+    order = np.array(batches)
     if order.min() < 0 or order.max() >= samples:
         raise ValueError(
             f"`batches` has indices from {order.min()} to {order.max()}, but there are {samples} samples."
         )
-    return jnp.asarray(order)
+    return order.astype(jax.dtypes.canonicalize_dtype(int))

@@ -13,7 +13,8 @@ degree 1, there is one a_l and one w_l for each:
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,19 +23,48 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import (
+    Rule,
+    anything,
+    array,
+    checked,
+    either,
+    instance,
+    is_traced,
+    mapping,
+    optional,
+)
 from ntkdecay.predict import _axes
 from ntkdecay.predict._checks import (
-    as_float,
+    as_array,
     as_matrix,
+    as_own,
     check_degree,
     check_kernel,
-    check_origin,
     check_request,
-    check_shape,
+    float_dtype,
 )
 from ntkdecay.predict._request import Origin
 
+STATIC: Any = {"static": True}
 Loss = Callable[[Array, Array], Array]
+
+
+class by_layer(Rule):
+    """What a rule asks, or a mapping from layers to it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self.refuses = rule, rule.refuses - {"mapping"}
+
+    @property
+    def asks(self) -> str:
+        return f"{self.rule.asks}; or a mapping from layers to such"
+
+    def __call__(self, name: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            mapping(self.rule)(name, value)
+        else:
+            self.rule(name, value)
 
 
 class State(NamedTuple):
@@ -61,16 +91,23 @@ class Point(NamedTuple):
     w: Array
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Wide:
     """An infinitely wide network: kernels of its layers, and how f depends on a and w."""
 
-    kernels: Array  # (layers, m, m); one "layer" when λ is common to all
-    layers: tuple[Hashable, ...] | None  # their names when λ is their own
-    degree: float
-    l2_from: Origin
+    kernels: tuple[Array, ...]  # (m, m) of each layer; one "layer" when λ is common to all
     y: Array  # labels, as given
-    trace_axes: tuple[int, ...]
+    layers: tuple[Hashable, ...] | None = field(metadata=STATIC)  # names when λ is their own
+    degree: float = field(metadata=STATIC)
+    l2_from: Origin = field(metadata=STATIC)
+    trace_axes: tuple[int, ...] = field(metadata=STATIC)
+
+    @property
+    def outputs_shape(self) -> tuple[int, int]:
+        """(m, o) of outputs on the training points."""
+        m = self.kernels[0].shape[0]
+        return m, self.y.size // m
 
     def factors(self, a: Array) -> tuple[Array, Array]:
         """What multiplies f_0, and what multiplies each layer's Θ_0 w."""
@@ -81,10 +118,10 @@ class Wide:
         others = jnp.where(jnp.eye(a.size, dtype=bool), 1.0, a[None])
         return jnp.prod(a), jnp.prod(others, axis=1)
 
-    def outputs(self, point: Point, f0: Array, kernels: Array) -> Array:
+    def outputs(self, point: Point, f0: Array, kernels: tuple[Array, ...]) -> Array:
         """f, (rows of the kernels, o)."""
         whole, each = self.factors(point.a)
-        return whole * f0 + jnp.einsum("l,lij,ljo->io", each, kernels, point.w)
+        return whole * f0 + sum(each[i] * (k @ point.w[i]) for i, k in enumerate(kernels))
 
     def gradient(self, point: Point, slope: Array, l2: Array) -> Point:
         """∇_a and ∇_w of L + λ/2 ‖θ‖², from ∂L/∂f = `slope` of shape (m, o) and λ of shape (layers,)."""
@@ -97,13 +134,7 @@ class Wide:
         f = _axes.restore(fx, (), y.shape, self.trace_axes)
         return _axes.flatten(jax.grad(loss)(f, y), self.trace_axes)
 
-    def rates_of_l2(self, l2: Any) -> Array:
-        """λ of each layer, (layers,), from a number or a mapping of names."""
-        if self.layers is None:
-            return jnp.asarray(l2, self.y.dtype).reshape(1)
-        return jnp.stack([jnp.asarray(l2[layer], self.y.dtype) for layer in self.layers])
-
-    def test_kernels(self, k_test_train: Any) -> tuple[Array, tuple[int, ...]]:
+    def test_kernels(self, k_test_train: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """The kernels between test and training points as matrices, and the shape of the test outputs."""
         named: Any = k_test_train if isinstance(k_test_train, Mapping) else {None: k_test_train}
         layers = (None,) if self.layers is None else self.layers
@@ -111,36 +142,34 @@ class Wide:
             raise ValueError(
                 "`k_test_train` must be given as `k_train_train` is: one kernel, or a mapping from the same layer names."
             )
-        arrays = [jnp.asarray(named[layer], self.y.dtype) for layer in layers]
-        shape, *_ = (_axes.test_shape(k.shape, self.y.shape, self.trace_axes) for k in arrays)
-        return jnp.stack([as_matrix(k) for k in arrays]), shape
+        arrays = [as_own(named[layer], self.y.dtype) for layer in layers]
+        shapes = {_axes.test_shape(k.shape, self.y.shape, self.trace_axes) for k in arrays}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"`k_test_train` has kernels for outputs of shapes {sorted(shapes)}; each layer needs the same test points."
+            )
+        return tuple(as_matrix(k) for k in arrays), shapes.pop()
 
-    def flat(self, f: Any, shape: tuple[int, ...], name: str) -> Array:
-        """Outputs of the given shape, or a scalar, as (m, o)."""
-        return _axes.flatten(
-            check_shape(jnp.asarray(f, self.y.dtype), shape, name), self.trace_axes
-        )
-
-    def start(self, state: State, outputs: tuple[int, ...]) -> tuple[Point, Point]:
-        """The point and the velocity of `state`, for training outputs of shape `outputs` = (m, o)."""
+    def start(self, state: State) -> State:
+        """The state as arrays of this network's shapes, its age apart; None stays None."""
         dtype, n = self.y.dtype, len(self.kernels)
 
-        def filled(value: Any, default: float, shape: tuple[int, ...]) -> Array:
+        def own(value: Any, shape: tuple[int, ...]) -> Any:
             if value is None:
-                return jnp.full(shape, default, dtype)
+                return None
             if np.shape(value) != shape:
                 raise ValueError(
                     f"The `State` holds an array of shape {np.shape(value)} where this network has {shape}; the usual "
                     "cause is the state of another network, or of several times: take one of them."
                 )
-            return jnp.asarray(value, dtype)
+            return as_own(value, dtype)
 
-        return (
-            Point(filled(state.scale, 1.0, (n,)), filled(state.weights, 0.0, (n, *outputs))),
-            Point(
-                filled(state.scale_velocity, 0.0, (n,)),
-                filled(state.weights_velocity, 0.0, (n, *outputs)),
-            ),
+        scale, weights = (n,), (n, *self.outputs_shape)
+        return state._replace(
+            scale=own(state.scale, scale),
+            weights=own(state.weights, weights),
+            scale_velocity=own(state.scale_velocity, scale),
+            weights_velocity=own(state.weights_velocity, weights),
         )
 
 
@@ -156,16 +185,84 @@ class PredictFnState(Protocol):
     ) -> Any: ...
 
 
-Advance = Callable[[Array, Point, Point, Array, Any], tuple[Point, Point]]
+class Advance(Protocol):
+    """Turns a state into points, velocities and ages with the times on their first axis, and a status."""
+
+    def __call__(
+        self,
+        net: Wide,
+        settings: Any,
+        times: Array,
+        point: Point,
+        velocity: Point,
+        f0: Array,
+        age: Array,
+    ) -> tuple[Point, Point, Array, Array]: ...
 
 
-def predictor(net: Wide, clock: Callable[[Any], Array], advance: Advance) -> PredictFnState:
-    """The `predict_fn` of neural-tangents' conventions around a way to advance the state.
+def evolve(
+    advance: Advance,
+    net: Wide,
+    settings: Any,
+    times: Array,
+    state: State,
+    k_test_train: tuple[Array, ...] | None,
+    test_shape: tuple[int, ...] | None,
+) -> tuple[State, Array]:
+    """The one program of a predictor: the state at all times, outputs included."""
+    dtype, n = net.y.dtype, len(net.kernels)
 
-    `clock` checks t and turns it into what `advance(times, point, velocity, fx_train_0, age)` counts in;
-    that returns points and velocities with the times on their first axis.
+    def filled(value: Any, default: float, shape: tuple[int, ...]) -> Array:
+        return jnp.full(shape, default, dtype) if value is None else value
+
+    def seen(first: Array, kernels: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
+        f0 = _axes.flatten(jnp.broadcast_to(first, shape), net.trace_axes)
+        f = jax.vmap(lambda point: net.outputs(point, f0, kernels))(points)
+        return _axes.restore(f, times.shape, shape, net.trace_axes)
+
+    scale, weights = (n,), (n, *net.outputs_shape)
+    point = Point(filled(state.scale, 1.0, scale), filled(state.weights, 0.0, weights))
+    velocity = Point(
+        filled(state.scale_velocity, 0.0, scale), filled(state.weights_velocity, 0.0, weights)
+    )
+    f0 = _axes.flatten(jnp.broadcast_to(state.fx_train_0, net.y.shape), net.trace_axes)
+    points, velocities, age, status = advance(
+        net, settings, times.reshape(-1), point, velocity, f0, state.age
+    )
+    fx_train, fx_test = seen(state.fx_train_0, net.kernels, net.y.shape), None
+    if k_test_train is not None and test_shape is not None:
+        fx_test = seen(state.fx_test_0, k_test_train, test_shape)
+    kept = jax.tree.map(
+        lambda leaf: leaf.reshape(times.shape + leaf.shape[1:]), (*points, *velocities, age)
+    )
+    return State(fx_train, fx_test, state.fx_train_0, state.fx_test_0, *kept), status
+
+
+@lru_cache(maxsize=32)
+def program(make: Callable[..., Advance], *options: Hashable) -> Callable[..., Any]:
+    """`evolve` compiled for `make(*options)`: kept for equal options, and freed with what it compiled."""
+    return jax.jit(partial(evolve, make(*options)), static_argnums=5)
+
+
+def predictor(
+    net: Wide,
+    settings: Any,
+    clock: Callable[[Any, Any], Any],
+    run: Callable[..., Any],
+    finished: Callable[[Any, Any], Any],
+) -> PredictFnState:
+    """The `predict_fn` of neural-tangents' conventions around the program that advances the state.
+
+    `clock(t, age)` checks t and turns it into what the program counts in; `finished(value, status)` is the
+    value, or an error that says why it is none.
     """
 
+    @checked(
+        t=anything(),
+        fx_train_or_state_0=either(optional(array()), instance(State, "a State")),
+        fx_test_0=optional(array()),
+        k_test_train=optional(by_layer(array())),
+    )
     def predict_fn(
         t: ArrayLike | None = None,
         fx_train_or_state_0: Any = 0.0,
@@ -177,32 +274,35 @@ def predictor(net: Wide, clock: Callable[[Any], Array], advance: Advance) -> Pre
             raise ValueError("`fx_test_0` is part of the `State`; leave it None.")
         state = fx_train_or_state_0 if given else State(fx_train_or_state_0, fx_test_0)
         check_request(state.fx_train, state.fx_test, k_test_train)
-        state = state._replace(fx_train=0.0) if state.fx_train is None else state
 
-        first = state.fx_train if state.fx_train_0 is None else state.fx_train_0
-        f0 = net.flat(first, net.y.shape, "fx_train_0")
-        times = clock(t)
-        points, velocities = advance(times.reshape(-1), *net.start(state, f0.shape), f0, state.age)
+        def outputs(name: str, first: Any, now: Any, shape: tuple[int, ...]) -> Any:
+            """f at initialization, of the given shape or a number."""
+            found = as_own(now if first is None else first, net.y.dtype)
+            if found.ndim and found.shape != shape:
+                raise ValueError(
+                    f"`{name}` has shape {found.shape}; it must be a scalar or have shape {shape}."
+                )
+            return found
 
-        def seen(f0: Array, kernels: Array, shape: tuple[int, ...]) -> Array:
-            f = jax.vmap(lambda point: net.outputs(point, f0, kernels))(points)
-            return _axes.restore(f, times.shape, shape, net.trace_axes)
-
-        fx_train = seen(f0, net.kernels, net.y.shape)
-        fx_test = first_test = None
+        now = 0.0 if state.fx_train is None else state.fx_train
+        first = outputs(
+            "fx_train_0" if given else "fx_train_or_state_0", state.fx_train_0, now, net.y.shape
+        )
+        kernels = shape = first_test = None
         if state.fx_test is not None:
             kernels, shape = net.test_kernels(k_test_train)
-            first_test = state.fx_test if state.fx_test_0 is None else state.fx_test_0
-            fx_test = seen(net.flat(first_test, shape, "fx_test_0"), kernels, shape)
+            first_test = outputs("fx_test_0", state.fx_test_0, state.fx_test, shape)
+        times, age = clock(t, state.age)
+        start = net.start(state)._replace(
+            fx_train=None, fx_test=None, fx_train_0=first, fx_test_0=first_test, age=age
+        )
+        after, status = run(net, settings, times, start, kernels, shape)
+        after = finished(after, status)
         if given:
-            kept = jax.tree.map(
-                lambda leaf: leaf.reshape(times.shape + leaf.shape[1:]), (points, velocities)
-            )
-            (a, w), (v_a, v_w) = kept
-            return State(fx_train, fx_test, first, first_test, a, w, v_a, v_w, state.age + times)
-        if fx_test is None:
-            return fx_train
-        return fx_test if fx_train_or_state_0 is None else (fx_train, fx_test)
+            return after._replace(fx_train_0=first, fx_test_0=first_test)
+        if state.fx_test is None:
+            return after.fx_train
+        return after.fx_test if fx_train_or_state_0 is None else (after.fx_train, after.fx_test)
 
     return predict_fn
 
@@ -211,19 +311,18 @@ def wide_network(
     k_train_train: ArrayLike | Mapping[Hashable, ArrayLike],
     y_train: ArrayLike,
     l2: Any,
-    degree: float | None,
-    l2_from: str,
+    degree: Any,
+    l2_from: Any,
     trace_axes: int | tuple[int, ...],
 ) -> Wide:
     """The network that the arguments of a predictor describe, checked."""
-    check_origin(l2_from)
     per_layer = isinstance(k_train_train, Mapping)
     if per_layer != isinstance(l2, Mapping):
         raise ValueError(
             "L2 of each layer needs both `l2` and `k_train_train` as mappings from layer names; one of them is not."
         )
     if per_layer:
-        if set(k_train_train) != set(l2):
+        if set(k_train_train) != set(l2) or not l2:
             raise ValueError(
                 f"`l2` names the layers {sorted(map(str, l2))}, `k_train_train` {sorted(map(str, k_train_train))}."
             )
@@ -235,10 +334,46 @@ def wide_network(
         layers = tuple(k_train_train)
         given = [k_train_train[layer] for layer in layers]
     elif degree is None:
-        raise ValueError("`degree` is missing; `ntkdecay.homogeneity.degree` measures it.")
+        raise ValueError("`degree` is None; `ntkdecay.homogeneity.degree` measures it.")
     else:
         layers, given = None, [k_train_train]
-    *kernels, y = as_float(*given, y_train)
+    dtype = float_dtype(*given, y_train)
+    y = as_own(y_train, dtype)
     traced = _axes.canonical(trace_axes, y.shape)
-    matrices = jnp.stack([check_kernel(k, y.shape, traced) for k in kernels])
-    return Wide(matrices, layers, check_degree(1 if degree is None else degree), l2_from, y, traced)  # pyright: ignore
+    kernels = tuple(positive_kernel(as_array(k, dtype), y.shape, traced) for k in given)
+    return Wide(kernels, y, layers, check_degree(1 if degree is None else degree), l2_from, traced)
+
+
+def positive_kernel(k: Any, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]) -> Array:
+    """The training kernel as a symmetric matrix; where it is known, it must be positive semi-definite."""
+    if is_traced(k):
+        return check_kernel(k, y_shape, trace_axes)
+    expected = tuple(size for size in _axes.kept(y_shape, trace_axes) for _ in range(2))
+    if k.shape != expected:
+        raise ValueError(
+            f"`k_train_train` has shape {k.shape}, but labels of shape {y_shape} with "
+            f"trace_axes={trace_axes} need {expected}: each axis that is not traced, twice."
+        )
+    matrix = np.asarray(as_matrix(np.asarray(k)))  # pyright: ignore[reportArgumentType]
+    size, skew = np.abs(matrix).max(), np.abs(matrix - matrix.T).max()
+    eps = np.finfo(matrix.dtype).eps
+    if skew > eps**0.5 * size:
+        raise ValueError(
+            f"`k_train_train` is not symmetric (largest difference {skew:.3g}); the usual cause is a kernel between "
+            "two different sets of points."
+        )
+    matrix = (matrix + matrix.T) / 2
+    rounding = 10 * len(matrix) * eps * np.trace(matrix) / len(matrix)
+    try:
+        np.linalg.cholesky(
+            matrix
+            + max(rounding, np.finfo(matrix.dtype).tiny) * np.eye(len(matrix), dtype=matrix.dtype)
+        )
+    except np.linalg.LinAlgError:
+        least, *_, largest = np.append(np.linalg.eigvalsh(matrix), 0.0)[[0, -2]]
+        if least < -10 * len(matrix) * eps * largest:
+            raise ValueError(
+                f"`k_train_train` is not positive semi-definite: its smallest eigenvalue is {least:.3g}; compute it in "
+                "float64, or, if it is a sample estimate, from a larger batch of samples."
+            ) from None
+    return jnp.asarray(matrix)

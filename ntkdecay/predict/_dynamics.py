@@ -1,0 +1,176 @@
+r"""The flow of the state as an ODE whose one costly operation is a product with the kernels.
+
+With g_l = Θ_l w_l carried beside w_l, and a known in closed form, f = A f_0 + Σ_l F_l g_l and
+
+.. math:: \dot w_l = -\lambda_l w_l - F_l\, \partial L/\partial f, \qquad
+          \dot g_l = -\lambda_l g_l - F_l\, \Theta_l\, \partial L/\partial f,
+
+with momentum the same as a force, :math:`\ddot w_l = -\lambda_l w_l - F_l \partial L/\partial f - \mu \dot w_l`.
+The Jacobian is that of Σ_l F_l² Θ_l H, H = ∂²L/∂f², and so is what an implicit step has to solve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ntkdecay.predict._state import Loss, Wide
+
+
+def oscillator(
+    t: Array, a: Array, velocity: Array, l2: Array, friction: Array
+) -> tuple[Array, Array]:
+    """a and ȧ at t, of ä = −λa − μȧ."""
+    x = (friction**2 / 4 - l2) * t**2
+    # C = cosh √x, S = sinh √x / √x, entire in x; with e^{−μt/2} nothing overflows
+    small, above = jnp.abs(x) < 1, x > 0
+    cosh = sinhc = jnp.ones_like(x)
+    near = jnp.where(small, x, 0.0)
+    for n in range(9, 0, -1):
+        cosh = 1 + cosh * near / ((2 * n - 1) * 2 * n)
+        sinhc = 1 + sinhc * near / (2 * n * (2 * n + 1))
+    damped = jnp.exp(-friction * t / 2)
+    root = jnp.sqrt(jnp.where(small, 1.0, jnp.abs(x)))
+    # the slower of the two real rates, −μt/2 + √x, without cancellation
+    slow = jnp.exp(-l2 * t**2 / (friction * t / 2 + jnp.where(above, root, 1.0)))
+    fast = jnp.exp(-friction * t / 2 - jnp.where(above, root, 0.0))
+    c = jnp.where(small, damped * cosh, jnp.where(above, (slow + fast) / 2, damped * jnp.cos(root)))
+    s = jnp.where(
+        small, damped * sinhc, jnp.where(above, (slow - fast) / 2, damped * jnp.sin(root)) / root
+    )
+    push = velocity + friction / 2 * a
+    return c * a + t * s * push, c * velocity - t * s * (l2 * a + friction / 2 * velocity)
+
+
+def products(kernels: tuple[Array, ...], w: Array) -> Array:
+    """Θ_l w_l of each layer."""
+    return jnp.stack([k @ one for k, one in zip(kernels, w, strict=True)])
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """y' = F(t, y) with y of shape (1 or 2, 2, layers, m, o): w and g, and with momentum their velocities."""
+
+    net: Wide
+    loss: Loss
+    f0: Array  # (m, o)
+    l2: Array  # (layers,)
+    friction: Array | None  # μ of momentum
+    start: Array  # the time from which a is counted
+    a: Array  # (layers,), at `start`
+    velocity: Array  # of a
+    changes: bool = False  # whether λ does
+
+    def scale(self, t: Array) -> tuple[Array, Array]:
+        """a and its velocity at t."""
+        if self.net.l2_from == "init":
+            return self.a, self.velocity
+        if self.friction is None:
+            return self.a * jnp.exp(-self.l2 * (t - self.start)), self.velocity
+        return oscillator(t - self.start, self.a, self.velocity, self.l2, self.friction)
+
+    def products(self, w: Array) -> Array:
+        """Θ_l w_l."""
+        return products(self.net.kernels, w)
+
+    def outputs(self, t: Array, y: Array) -> Array:
+        """f, (m, o)."""
+        whole, each = self.net.factors(self.scale(t)[0])
+        return whole * self.f0 + jnp.tensordot(each, y[0, 1], 1)
+
+    def change(self, t: Array, y: Array) -> Array:
+        """What an increment of the outermost part of `y` is in f, (1 or 2, m, o)."""
+        _, each = self.net.factors(self.scale(t)[0])
+        return jnp.einsum("l,klio->kio", each, y[:, 1])
+
+    def slope(self, f: Array) -> Array:
+        """∂L/∂f."""
+        return self.net.slope(self.loss, f, self.net.y)
+
+    def force(self, t: Array, y: Array) -> Array:
+        """−λ(w, g) − F (∂L/∂f, Θ ∂L/∂f), (2, layers, m, o)."""
+        _, each = self.net.factors(self.scale(t)[0])
+        w = each[:, None, None] * self.slope(self.outputs(t, y))[None]
+        return -self.l2[None, :, None, None] * y[0] - jnp.stack([w, self.products(w)])
+
+    def __call__(self, t: Array, y: Array) -> Array:
+        force = self.force(t, y)
+        if self.friction is None:
+            return force[None]
+        return jnp.stack([y[1], force - self.friction * y[1]])
+
+    def curvature(self, f: Array, v: Array) -> Array:
+        """H v."""
+        return jax.jvp(self.slope, (f,), (v,))[1]
+
+    def values(self, t: Array, y: Array) -> Array:
+        """f, and with momentum its velocity but for that of the start, (1 or 2, m, o)."""
+        f = self.outputs(t, y)[None]
+        return f if self.friction is None else jnp.concatenate([f, self.change(t, y)[1:]])
+
+    def stiffest(self, t: Array, y: Array, v: Array) -> tuple[Array, Array]:
+        """The fastest rate, by a step of power iteration on Σ F_l² Θ_l H, and the next `v`."""
+        _, each = self.net.factors(self.scale(t)[0])
+        v = v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
+        w = each[:, None, None] * self.curvature(self.outputs(t, y), v)[None]
+        v = jnp.tensordot(each, self.products(w), 1)
+        return self._rate(jnp.linalg.norm(v)), v
+
+    def rate(self, t: Array, apart: Array, change: Array) -> tuple[Array, Array]:
+        """The same from two points that are `apart` and how F changes between them."""
+        _, each = self.net.factors(self.scale(t)[0])
+        force = (
+            change[0, 1] if self.friction is None else change[1, 1] + self.friction * apart[1, 1]
+        )
+        v, apart = jnp.tensordot(each, force, 1), jnp.tensordot(each, apart[0, 1], 1)
+        tiny = jnp.finfo(v.dtype).tiny
+        return self._rate(jnp.linalg.norm(v) / jnp.maximum(jnp.linalg.norm(apart), tiny)), v
+
+    def _rate(self, rate: Array) -> Array:
+        rate = jax.lax.stop_gradient(rate)
+        return rate if self.friction is None else jnp.sqrt(rate)
+
+    def horizon(self, t: Array, left: Array) -> Array:
+        """How long the fastest rate of now would have to last for the steps it costs until `left` later."""
+        each, fall = jax.jvp(
+            lambda t: self.net.factors(self.scale(t)[0])[1], (t,), (jnp.ones_like(t),)
+        )
+        power = 2 if self.friction is None else 1
+        decay = power * (-fall / jnp.maximum(each, jnp.finfo(each.dtype).tiny)).min()
+        decays = decay > 0
+        safe = jnp.where(decays, decay, 1.0)
+        return jax.lax.stop_gradient(jnp.where(decays, -jnp.expm1(-safe * left) / safe, left))
+
+    def solver(self, t: Array, y: Array, sigma: Array) -> Callable[[Array], Array]:
+        """r ↦ (σ − J)^{−1} r: eliminating w leaves an equation in f, (1 + Σ_l F_l²/rate_l Θ_l H) δf = r'."""
+        _, each = self.net.factors(self.scale(t)[0])
+        f = self.outputs(t, y)
+        if self.friction is None:
+            rate = sigma + self.l2
+        else:
+            rate = sigma * (sigma + self.friction) + self.l2
+        solve_f = self.factorized(f, each**2 / rate)
+        column = rate[None, :, None, None]
+
+        def solved(r: Array) -> Array:
+            right = r[0] if self.friction is None else r[1] + (sigma + self.friction) * r[0]
+            moved = solve_f(jnp.tensordot(each / rate, right[1], 1))
+            w = each[:, None, None] * self.curvature(f, moved)[None]
+            found = (right - jnp.stack([w, self.products(w)])) / column
+            return (
+                found[None] if self.friction is None else jnp.stack([found, sigma * found - r[0]])
+            )
+
+        return solved
+
+    def factorized(self, f: Array, weights: Array) -> Callable[[Array], Array]:
+        """r ↦ (1 + Σ_l weights_l Θ_l H)^{−1} r by a factorization."""
+        size, (m, o) = f.size, f.shape
+        basis = jnp.eye(size, dtype=f.dtype).reshape(size, m, o)
+        columns = jax.vmap(lambda v: self.curvature(f, v))(basis)
+        kernel = sum(weights[i] * k for i, k in enumerate(self.net.kernels))
+        product = jnp.einsum("ij,bjo->iob", kernel, columns).reshape(size, size)
+        factors = jax.scipy.linalg.lu_factor(jnp.eye(size, dtype=f.dtype) + product)
+        return lambda r: jax.scipy.linalg.lu_solve(factors, r.reshape(-1)).reshape(m, o)
