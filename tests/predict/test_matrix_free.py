@@ -278,7 +278,7 @@ def test_bad_input_is_refused_in_one_sentence(change, call, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"tile": 0}, "tile is 0"), ({"tile": 4, "get": "gp"}, "get is 'gp'")],
+    [({"tile": 0}, "`tile` is 0"), ({"tile": 4, "get": "gp"}, "`get` is 'gp'")],
 )
 def test_bad_input_of_the_kernel_product_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

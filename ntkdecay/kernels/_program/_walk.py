@@ -111,6 +111,12 @@ class Walk(Layers):
         inner = next((equation.params[key] for key in CALLS if key in equation.params), None)
         if inner is not None and name not in _NO_CALLS:
             closed = inner if hasattr(inner, "consts") else jax.extend.core.ClosedJaxpr(inner, ())
+            if name == "custom_jvp_call" and not _differentiates(equation, closed):
+                raise refusal(
+                    equation,
+                    "has a derivative of its own (jax.custom_jvp) that is not that of its value",
+                    "functions whose tangent kernel follows from their values",
+                )
             return self.run(closed, *inputs)
         if len(equation.outvars) != 1:
             raise refusal(equation, "has several results", "operations with one")
@@ -296,3 +302,32 @@ class Walk(Layers):
             one if isinstance(one, np.ndarray) else next(expressions) for one in inputs
         )
         return Local(first.base, Expression(equation, arguments), tags, shape, pointwise, gains)
+
+
+def _differentiates(equation: Any, closed: Any) -> bool:
+    """Whether the derivative that a custom rule declares is that of what it computes, at random points."""
+    variables = list(dict.fromkeys(v for v in equation.invars if not hasattr(v, "val")))
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+    if not all(jnp.issubdtype(one.dtype, jnp.floating) for one in shapes):
+        return False
+    alone = closed.jaxpr.replace(
+        constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation]
+    )
+    declared = jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(alone, ()))
+
+    def computed(*values):
+        known = dict(zip(variables, values, strict=True))
+        given = (v.val if hasattr(v, "val") else known[v] for v in equation.invars)
+        return jax.extend.core.jaxpr_as_fun(closed)(*given)
+
+    keys = jax.random.split(jax.random.key(0), 2 * len(shapes))
+    draws = [
+        jax.random.normal(key, one.shape, one.dtype)
+        for key, one in zip(keys, shapes * 2, strict=True)
+    ]
+    at, along = draws[: len(shapes)], draws[len(shapes) :]
+    tolerance = 100 * float(jnp.finfo(shapes[0].dtype).eps)
+    slopes = [jax.jvp(function, at, along)[1] for function in (declared, computed)]
+    return all(
+        np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*slopes, strict=True)
+    )
