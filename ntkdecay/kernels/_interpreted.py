@@ -130,7 +130,8 @@ def analytic(
     numbers = jnp.asarray(np.asarray(laws, float).reshape(-1, 2), jnp.result_type(float))
     block: Any = partial(_block, program, get)
     if max_bytes is not None:
-        fits = tile_within(block, numbers, a, a if b is None else b, max_bytes)  # pyright: ignore[reportCallIssue]
+        largest = max(len(a), 0 if b is None else len(b))
+        fits = tile_within(partial(_needed, program, get, numbers, a), largest, max_bytes)
         tile = fits if tile is None else min(fits, tile)
     kernel = None
     tiled = tile is not None and tile < max(len(a), 0 if b is None else len(b))
@@ -185,6 +186,13 @@ def _program(
 def _block(program: Program, get: str, laws: Array, x1: Array, x2: Array) -> Array:
     with exact():
         return program(laws, x1, x2, get)
+
+
+def _needed(program: Program, get: str, laws: Array, x: Array, tile: int) -> int:
+    """Bytes that a block of so many samples takes."""
+    samples = jax.ShapeDtypeStruct((tile, *x.shape[1:]), x.dtype)
+    stats: Any = _block.lower(program, get, laws, samples, samples).compile().memory_analysis()
+    return stats.temp_size_in_bytes + stats.output_size_in_bytes
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
