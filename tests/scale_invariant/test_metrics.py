@@ -66,7 +66,7 @@ def test_norms_are_of_the_selected_weights_and_obey_equation_3(whole):
 
 def test_a_step_measures_what_a_pass_through_all_samples_does(whole, steps):
     """At full batch, one record later, and without the L2 term in its gradient."""
-    for name in whole.keys() - {"body", "status", "last_step"}:
+    for name in {name for name in whole if "step" in whole[name].dims} - {"body"}:
         np.testing.assert_allclose(steps[name][1:], whole[name][:-1], rtol=1e-12)
         assert np.isnan(steps[name][0])
 
@@ -112,7 +112,7 @@ def test_a_batched_slope_is_the_mean_over_batches(whole):
 
 
 def test_bad_input_gets_one_sentence():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=">= 1"):
         si.metrics(batch_size=0)
     with pytest.raises(ValueError, match="above the 24 samples"):
         run(optax.sgd(RATE), si.metrics(batch_size=25))
