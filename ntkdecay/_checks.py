@@ -488,14 +488,9 @@ def _extent(value: Any) -> tuple[float, float]:
     return float(entries.min()), float(entries.max())
 
 
-def known(*values: Any) -> bool:
-    """Whether these are numbers now, and not traced."""
-    return not is_traced(*values)
-
-
 def check(name: str, value: Any, allowed: Callable[[np.ndarray], Any], sentence: str) -> None:
     """A sentence for a number, or an array of them, outside its range."""
-    if known(value) and not np.all(allowed(np.asarray(value))):
+    if not is_traced(value) and not np.all(allowed(np.asarray(value))):
         raise ValueError(f"`{name}` is {value}; it must be {sentence}.")
 
 

@@ -1,7 +1,6 @@
 """What every predictor asks of its arguments, each refusal one sentence."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -147,26 +146,6 @@ def check_non_negative(value: Any, name: str, meaning: str) -> Any:
         "" if is_traced(value) or not number.size else f", but its smallest entry is {number.min()}"
     )
     return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
-
-
-def check_l2(l2: Any) -> Any:
-    """λ, one number >= 0, or one for each layer."""
-    if isinstance(l2, Mapping):
-        return {layer: check_l2(one) for layer, one in l2.items()}
-    if np.shape(l2):
-        raise ValueError(
-            f"`l2` has shape {np.shape(l2)}; it must be a number here: vmap over it for a path."
-        )
-    return check_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
-
-
-def check_momentum(momentum: Any) -> Any:
-    """β, or None."""
-    if momentum is None:
-        return None
-    beta = momentum if is_traced(momentum) else np.asarray(momentum)
-    message = "`momentum` must be in [0, 1): it is the fraction of the last step that is kept."
-    return refuse(momentum, ~((beta >= 0) & (beta < 1)).all(), message)
 
 
 def check_origin(l2_from: str) -> None:

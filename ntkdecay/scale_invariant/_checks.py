@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay._checks import array, check, check_positive, known
+from ntkdecay._checks import array, check, check_positive, is_traced
 
 NORM2 = array(above=0, why="a scale-invariant function is not defined at weights that are zero")
 TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
@@ -16,7 +16,7 @@ def check_rates(learning_rate: Any, l2: Any) -> None:
     """η > 0, λ >= 0 and ηλ < 1: with more, a step does not shrink the weights but turns them."""
     check_positive("learning_rate", learning_rate, "it is η of a step")
     check("l2", l2, lambda v: v >= 0, "at least 0: it is λ of the loss's λ/2 ‖w‖²")
-    if known(learning_rate, l2):
+    if not is_traced(learning_rate, l2):
         check_intrinsic(np.asarray(learning_rate) * np.asarray(l2))
 
 

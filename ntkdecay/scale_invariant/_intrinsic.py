@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, checked, known, number
+from ntkdecay._checks import Scalar, array, checked, is_traced, number
 from ntkdecay.scale_invariant._checks import (
     NORM2,
     TURNS,
@@ -134,7 +134,7 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
         ValueError: if the shapes are others.
     """
     t, trace = jnp.asarray(t), jnp.asarray(trace)
-    if known(t) and not np.all(np.diff(t) >= 0):
+    if not is_traced(t) and not np.all(np.diff(t) >= 0):
         raise ValueError("`t` must ascend: Tr Σ is given from each time to the next")
     if trace.shape != (t.size - 1,):
         raise ValueError(

@@ -27,7 +27,7 @@ from ntkdecay._checks import (
     checked,
     flag,
     integer,
-    known,
+    is_traced,
     number,
     optional,
 )
@@ -428,5 +428,5 @@ def _share(learning_rate: Any, l2: Any, exact: bool) -> Any:
 def _check_interval(least: Any, most: Any) -> None:
     check("least", least, lambda v: v >= 0, "at least 0: it bounds the norm of a gradient")
     check_positive("most", most, "it bounds the norm of a gradient")
-    if known(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
+    if not is_traced(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
         raise ValueError("`least` exceeds `most`; they are ℓ <= g̃ <= L")

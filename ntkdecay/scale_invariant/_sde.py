@@ -33,7 +33,7 @@ from ntkdecay._checks import (
     function,
     instance,
     integer,
-    known,
+    is_traced,
     number,
     optional,
     prng_key,
@@ -144,7 +144,7 @@ def weights_sde(
     check_rates(learning_rate, l2)
     w_0 = jnp.asarray(w_0)
     w_0 = w_0.astype(jnp.result_type(w_0, float))
-    if known(w_0) and not np.any(np.asarray(w_0)):
+    if not is_traced(w_0) and not np.any(np.asarray(w_0)):
         raise ValueError(
             "`w_0` is zero; a scale-invariant function is not defined at weights that are zero"
         )
@@ -255,7 +255,7 @@ def _solve(
     tol: float | None,
 ) -> Array:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
-    if not known(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
+    if is_traced(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
         raise ValueError(
             "`ts` must be at least two ascending times, as numbers: the first is that of the start"
         )
@@ -319,7 +319,7 @@ def _path(
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
     """A sentence for a loss or a noise that is not scale-invariant at w; traced weights pass."""
     lengths = _along_the_weights((loss, noise_root), w)
-    if not known(lengths):
+    if is_traced(lengths):
         return
     for name, (along, whole) in zip(("loss", "noise_root"), lengths, strict=True):
         along, whole = float(along), float(whole)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import array, checked, integer, known, optional
+from ntkdecay._checks import array, checked, integer, is_traced, optional
 from ntkdecay.scale_invariant._checks import together
 
 SHARE = array(
@@ -163,7 +163,7 @@ def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: Arra
     """
     t, x_0, beta, alpha = together(t, x_0, beta, alpha)
     point = stationary_point(beta, alpha)
-    if known(x_0, point) and not jnp.all(x_0 > point):
+    if not is_traced(x_0, point) and not jnp.all(x_0 > point):
         raise ValueError(
             f"x_0 is {x_0}, not above the stationary point {point}: Lemma 1 is about sequences that "
             "fall; below it a sequence rises or hops"
@@ -239,7 +239,7 @@ def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> 
     """
     _check_interval(least, most)
     holds = attracts(least, most, alpha)
-    if known(holds) and not jnp.all(holds):
+    if not is_traced(holds) and not jnp.all(holds):
         raise ValueError(
             f"β in [{least}, {most}] with α = {alpha} breaks α√b/(1 − α) <= √a: a sequence near √(a/α) "
             "can hop over √(b/α), and Proposition 5 says nothing; narrow the interval or lower α"
@@ -248,5 +248,5 @@ def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> 
 
 
 def _check_interval(least: ArrayLike, most: ArrayLike) -> None:
-    if known(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
+    if not is_traced(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
         raise ValueError(f"`least` is {least}, above `most`, {most}: they are a <= β_t <= b")

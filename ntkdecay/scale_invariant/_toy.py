@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, checked, flag, function, integer, known, number
+from ntkdecay._checks import Scalar, array, checked, flag, function, integer, is_traced, number
 from ntkdecay.scale_invariant._checks import check_rates
 
 Loss = Callable[[Array], Array]
@@ -183,7 +183,7 @@ def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) 
 def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     check_rates(learning_rate, l2)
     z_0 = jnp.asarray(z_0)
-    if known(z_0) and not np.any(np.asarray(z_0)):
+    if not is_traced(z_0) and not np.any(np.asarray(z_0)):
         raise ValueError(
             "`z_0` is zero; a scale-invariant function is not defined at weights that are zero"
         )
