@@ -109,6 +109,7 @@ class array(Rule):
         refuses |= set() if inf else {"inf"}
         refuses |= set() if empty else {"empty"}
         refuses |= {"negative"} if least is not None and least >= 0 else set()
+        refuses |= {"zero"} if (above is not None and above >= 0) or (low or 0) > 0 else set()
         refuses |= {"fraction"} if integers else set()
         refuses |= {"many"} if self.ndim == (0,) else set()
         self.refuses = frozenset(refuses)
@@ -116,19 +117,10 @@ class array(Rule):
     @property
     def asks(self) -> str:
         one = self.ndim == (0,)
-        what = ("an integer" if self.integers else "a number") if one else "an array of numbers"
-        if self.integers and not one:
-            what = "an array of integers"
-        bounds = [
-            f"{sign} {bound:g}"
-            for sign, bound in (
-                (">=", self.low),
-                (">", self.above),
-                ("<=", self.high),
-                ("<", self.below),
-            )
-            if bound is not None
-        ]
+        nouns = ("an array of integers", "an integer") if self.integers else None
+        what = (nouns or ("an array of numbers", "a number"))[one]
+        signs = ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
+        bounds = [f"{sign} {bound:g}" for sign, bound in signs if bound is not None]
         if bounds:
             what += " " + " and ".join(bounds)
         if not self.inf and not self.integers:
@@ -200,7 +192,7 @@ class integer(Rule):
     def __init__(self, low: int | None = None, high: int | None = 2**63 - 1, why: str = "") -> None:
         self.low, self.high, self.why = low, high, why
         if low is not None and low >= 0:
-            self.refuses = self.refuses | {"negative"}
+            self.refuses = self.refuses | {"negative"} | ({"zero"} if low else set())
 
     @property
     def asks(self) -> str:
@@ -370,7 +362,7 @@ class sequence(Rule):
 
     def __init__(self, rule: Rule, length: int | None = None, *, empty: bool = False) -> None:
         self.rule, self.length = rule, length
-        self.refuses = self.refuses | (rule.refuses & {"complex", "nan", "inf", "negative"})
+        self.refuses = self.refuses | (rule.refuses & {"complex", "nan", "inf", "negative", "zero"})
         self.least = 0 if empty else 1
         if not empty:
             self.refuses = self.refuses | {"empty"}

@@ -38,6 +38,8 @@ from ntkdecay._extras import extra
 with extra("examples"):
     import flax.linen as nn
 
+__all__ = ["Network", "cnn", "fully_connected", "wide_resnet"]
+
 
 class Network(NamedTuple):
     """A network: how its parameters are drawn, and what it does with them.
@@ -177,7 +179,7 @@ def wide_resnet(
     return _network(_WideResNet, (blocks, width, outputs, epsilon), 1.0)
 
 
-class _HasShape(Rule):
+class _Batch(Rule):
     """Of x `init` uses the shape alone: it may be a `jax.ShapeDtypeStruct`, and hold what it will."""
 
     refuses = frozenset({"text", "none", "mapping", "object"})
@@ -189,6 +191,9 @@ class _HasShape(Rule):
             )
 
 
+BATCH = _Batch()
+
+
 @functools.cache
 def _network(
     layers: type[nn.Module], fields: tuple, default_w_std: float, ntk: bool = False
@@ -196,7 +201,7 @@ def _network(
     """A flax module with LeCun's initialization, or with the NTK parameterization."""
     module = layers(*fields)
 
-    @checked(key=prng_key(), x=_HasShape(), w_std=array(low=0), b_std=array(low=0))
+    @checked(key=prng_key(), x=BATCH, w_std=array(low=0), b_std=array(low=0))
     def init(key: Array, x: Any, w_std: ArrayLike = default_w_std, b_std: ArrayLike = 0.0) -> Any:
         empty = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(x.shape, float))["params"]
         leaves, treedef = jax.tree.flatten_with_path(empty)

@@ -26,6 +26,7 @@ CONSTANTS: dict[str, Any] = {
     "nan": float("nan"),
     "inf": float("inf"),
     "negative": -1.0,
+    "zero": 0.0,
     "fraction": 0.5,
     "many": np.ones(2),
     "empty": np.zeros(0),
@@ -35,21 +36,22 @@ CONSTANTS: dict[str, Any] = {
 def bad_value(label: str, valid: Any) -> Any:
     """A row of the table, made from what works where that is an array or a tree of arrays."""
     if isinstance(valid, (dict, list, tuple)) and jax.tree.leaves(valid):
-        if label not in ("complex", "nan", "inf", "negative"):
+        if label not in ("complex", "nan", "inf", "negative", "zero"):
             return [] if label == "empty" else CONSTANTS[label]
         return jax.tree.map(lambda leaf: bad_value(label, leaf), valid)
     array = isinstance(valid, (jax.Array, np.ndarray))
     numeric = array and getattr(valid.dtype, "kind", "key") in "fiub"
     if not numeric or not valid.ndim:
-        return -1 if label == "negative" and isinstance(valid, int) else CONSTANTS[label]
+        whole = label in ("negative", "zero") and isinstance(valid, int)
+        return int(CONSTANTS[label]) if whole else CONSTANTS[label]
     if label == "complex":
         return np.asarray(valid) + 1j
     if label == "fraction":
         return np.asarray(valid) + 0.5
     if label == "empty":
         return np.asarray(valid)[:0]
-    if label in ("nan", "inf", "negative"):
-        changed = np.array(valid, float if label != "negative" else None)
+    if label in ("nan", "inf", "negative", "zero"):
+        changed = np.array(valid, float if label in ("nan", "inf") else None)
         changed.flat[0] = CONSTANTS[label]
         return changed
     return CONSTANTS[label]
@@ -98,7 +100,8 @@ def test_each_bad_value_is_answered_by_one_sentence_that_names_it(name):
             continue
         valid = arguments.get(parameter, signature.parameters[parameter].default)
         for label in sorted(rule.refuses):
-            bad = bad_value(label, valid)
+            kind_alone = isinstance(rule, _checks._Instance)  # of its content nothing is asked
+            bad = CONSTANTS[label] if kind_alone else bad_value(label, valid)
             try:
                 call(**{parameter: (bad,) if kind is inspect.Parameter.VAR_POSITIONAL else bad})
             except (ValueError, TypeError) as error:

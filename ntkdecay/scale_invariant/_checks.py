@@ -6,30 +6,53 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay._checks import array, check, check_positive, is_traced
+from ntkdecay._checks import array, is_traced
 
 NORM2 = array(above=0, why="a scale-invariant function is not defined at weights that are zero")
 TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
 
 
+def common_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which the named ones broadcast."""
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"`{name}` of {shape}" for name, shape in shapes.items())
+        raise ValueError(f"These shapes do not broadcast together: {listed}.") from None
+
+
+def together(**values: Any) -> list[Array]:
+    """The named values as arrays of one shape, broadcast as NumPy does."""
+    arrays = {name: jnp.asarray(value) for name, value in values.items()}
+    common_shape(**{name: value.shape for name, value in arrays.items()})
+    return jnp.broadcast_arrays(*arrays.values())
+
+
+def plain(value: Any) -> Any:
+    """A number as it is, anything longer as an array."""
+    return value if np.ndim(value) == 0 else jnp.asarray(value)
+
+
 def check_rates(learning_rate: Any, l2: Any) -> None:
-    """η > 0, λ >= 0 and ηλ < 1: with more, a step does not shrink the weights but turns them."""
-    check_positive("learning_rate", learning_rate, "it is η of a step")
-    check("l2", l2, lambda v: v >= 0, "at least 0: it is λ of the loss's λ/2 ‖w‖²")
-    if not is_traced(learning_rate, l2):
-        check_intrinsic(np.asarray(learning_rate) * np.asarray(l2))
+    """ηλ < 1: with more, a step does not shrink the weights but turns them."""
+    check_product(1.0, TURNS, learning_rate=learning_rate, l2=l2)
 
 
-def check_intrinsic(intrinsic_lr: Any) -> None:
-    check(
-        "intrinsic_lr",
-        intrinsic_lr,
-        lambda v: (v >= 0) & (v < 1),
-        "from 0 to below 1: at ηλ >= 1 a step of weight decay takes all of the weights or turns them; "
-        "lower the learning rate or l2",
-    )
+def check_product(below: float, why: str, **factors: Any) -> None:
+    """The product of two named factors is smaller than a bound; they broadcast."""
+    if is_traced(*factors.values()):
+        return
+    one, other = factors.values()
+    common_shape(**{name: np.shape(value) for name, value in factors.items()})
+    largest = np.max(np.asarray(one) * np.asarray(other))
+    if not largest < below:
+        names = " × ".join(f"`{name}`" for name in factors)
+        raise ValueError(f"{names} is {largest:g}; it must be below {below:g}: {why}.")
 
 
-def together(*values: Any) -> list[Array]:
-    """The values as arrays of one shape, broadcast as NumPy does."""
-    return jnp.broadcast_arrays(*(jnp.asarray(value) for value in values))
+def check_interval(least: Any, most: Any, why: str) -> None:
+    if is_traced(least, most):
+        return
+    common_shape(least=np.shape(least), most=np.shape(most))
+    if np.any(np.asarray(least) > np.asarray(most)):
+        raise ValueError(f"`least` exceeds `most`: {why}.")

@@ -15,8 +15,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, check, check_positive, checked, number, tree
-from ntkdecay.scale_invariant._checks import check_rates, together
+from ntkdecay._checks import Scalar, array, checked, number, tree
+from ntkdecay.scale_invariant._checks import TURNS, check_product, check_rates, plain, together
 
 
 class Rescaled(NamedTuple):
@@ -34,6 +34,9 @@ class RescaledAdamW(NamedTuple):
     learning_rate: Scalar
     weight_decay: Scalar
     eps: Scalar
+
+
+SCALE = number(above=0, why="it multiplies the initial weights")
 
 
 @checked(learning_rate=number(above=0), l2=number(low=0))
@@ -59,7 +62,12 @@ def exponential_schedule(learning_rate: Scalar, l2: Scalar) -> optax.Schedule:
     """
     check_rates(learning_rate, l2)
     keep = 1 - learning_rate * l2
-    return lambda count: learning_rate * keep ** (-2.0 * count - 1.0)
+
+    @checked(count=array(low=0))
+    def schedule(count: ArrayLike) -> Any:
+        return learning_rate * keep ** (-2.0 * plain(count) - 1.0)
+
+    return schedule
 
 
 @checked(learning_rate=array(above=0), l2=array(low=0))
@@ -82,17 +90,17 @@ def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
     [0.1, 0.1]
     """
     check_rates(learning_rate, l2)
-    learning_rate, l2 = together(learning_rate, l2)
+    learning_rate, l2 = together(learning_rate=learning_rate, l2=l2)
     if learning_rate.ndim != 1:
         raise ValueError(
             f"`learning_rate` and `l2` have shape {learning_rate.shape}; one of them must have one "
-            "value for each step: for constants take `exponential_schedule`"
+            "value for each step: for constants take `exponential_schedule`."
         )
     kept = jnp.cumprod(1 - learning_rate * l2)
     return learning_rate / (kept * jnp.concatenate([jnp.ones(1, kept.dtype), kept[:-1]]))
 
 
-@checked(params=tree(), learning_rate=number(above=0), l2=number(low=0), scale=number(above=0))
+@checked(params=tree(), learning_rate=number(above=0), l2=number(low=0), scale=SCALE)
 def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> Rescaled:
     r"""SGD from c times the weights with the same functions at every step.
 
@@ -112,7 +120,6 @@ def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> R
     (0.4, 0.1)
     """
     check_rates(learning_rate, l2)
-    check_positive("scale", scale, "it multiplies the initial weights")
     moved = jax.tree.map(lambda w: scale * w, params)
     return Rescaled(moved, scale**2 * learning_rate, l2 / scale**2)
 
@@ -121,7 +128,7 @@ def rescaled(params: Any, learning_rate: Scalar, l2: Scalar, scale: Scalar) -> R
     params=tree(),
     learning_rate=number(above=0),
     weight_decay=number(low=0),
-    scale=number(above=0),
+    scale=SCALE,
     eps=number(low=0),
 )
 def rescaled_adamw(
@@ -139,8 +146,6 @@ def rescaled_adamw(
         params: w_0, any pytree of arrays.
         learning_rate: α; weight_decay: λ, decoupled; scale: c > 0; eps: ε >= 0, outside the root.
     """
-    check_rates(learning_rate, weight_decay)
-    check_positive("scale", scale, "it multiplies the initial weights")
-    check("eps", eps, lambda v: v >= 0, "at least 0")
+    check_product(1.0, TURNS, learning_rate=learning_rate, weight_decay=weight_decay)
     moved = jax.tree.map(lambda w: scale * w, params)
     return RescaledAdamW(moved, scale * learning_rate, weight_decay / scale, eps / scale)

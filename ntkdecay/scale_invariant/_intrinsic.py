@@ -19,8 +19,10 @@ from ntkdecay._checks import Scalar, array, checked, is_traced, number
 from ntkdecay.scale_invariant._checks import (
     NORM2,
     TURNS,
-    check_intrinsic,
+    check_product,
     check_rates,
+    common_shape,
+    plain,
     together,
 )
 
@@ -46,6 +48,9 @@ def intrinsic_learning_rate(learning_rate: Scalar, l2: Scalar, momentum: Scalar 
     0.0005000000000000001
     """
     check_rates(learning_rate, l2)
+    learning_rate, l2, momentum = map(plain, (learning_rate, l2, momentum))
+    shapes = map(jnp.shape, (learning_rate, l2, momentum))
+    common_shape(**dict(zip(("learning_rate", "l2", "momentum"), shapes, strict=True)))
     return learning_rate * l2 / (1 - momentum)
 
 
@@ -63,7 +68,7 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
     >>> float(scale_invariant.effective_learning_rate(norm2=4.0, learning_rate=0.1))
     0.025
     """
-    norm2, learning_rate = together(norm2, learning_rate)
+    norm2, learning_rate = together(norm2=norm2, learning_rate=learning_rate)
     return learning_rate / norm2
 
 
@@ -79,7 +84,7 @@ def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
 
 
 @checked(
-    t=array(low=0),
+    t=array(low=0, inf=True),
     gamma_0=array(low=0),
     trace=array(low=0),
     intrinsic_lr=array(low=0, below=1, why=TURNS),
@@ -92,20 +97,26 @@ def gamma_constant_noise(
     .. math:: \gamma_t = e^{-4\lambda_e t}\gamma_0
               + \frac{\sigma^2}{2\lambda_e}\,(1 - e^{-4\lambda_e t})
 
-    (11) of `intrinsic_lr`, and (12) with ε = 0; for λ_e → 0 it is γ_0 + 2σ²t.
+    (11) of `intrinsic_lr`, and (12) with ε = 0; for λ_e → 0 it is γ_0 + 2σ²t, for t → ∞ σ²/(2λ_e).
 
     Args:
-        t: time in steps, >= 0; gamma_0: γ_0; trace: σ² = Tr Σ at unit norm; intrinsic_lr: λ_e. Any
-            shapes that broadcast.
+        t: time in steps, from 0 to ∞; gamma_0: γ_0; trace: σ² = Tr Σ at unit norm; intrinsic_lr: λ_e.
+            Any shapes that broadcast.
 
     >>> from ntkdecay import scale_invariant
     >>> round(float(scale_invariant.gamma_constant_noise(1e6, 1.0, 2.0, 1e-3)), 6)
     1000.0
     """
-    t, gamma_0, trace, intrinsic_lr = together(t, gamma_0, trace, intrinsic_lr)
-    age = 4 * intrinsic_lr * t
-    memory = jnp.where(age > 0, -jnp.expm1(-age) / jnp.where(age > 0, age, 1.0), 1.0)
-    return jnp.exp(-age) * gamma_0 + 2 * trace * t * memory
+    t, gamma_0, trace, intrinsic_lr = together(
+        t=t, gamma_0=gamma_0, trace=trace, intrinsic_lr=intrinsic_lr
+    )
+    # At t = ∞: the equilibrium; without noise and decay γ is what it was; else it has no bound.
+    settled = jnp.isinf(t) & (intrinsic_lr > 0)
+    t = jnp.where(settled | (jnp.isinf(t) & (trace == 0)), 0.0, t)
+    age = 4 * intrinsic_lr * jnp.where(intrinsic_lr > 0, t, 0.0)
+    grown = jnp.where(age > 0, -jnp.expm1(-age) / jnp.where(age > 0, 4 * intrinsic_lr, 1.0), t)
+    equilibrium = trace / (2 * jnp.where(settled, intrinsic_lr, 1.0))
+    return jnp.where(settled, equilibrium, jnp.exp(-age) * gamma_0 + 2 * trace * grown)
 
 
 @checked(
@@ -135,14 +146,13 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
     """
     t, trace = jnp.asarray(t), jnp.asarray(trace)
     if not is_traced(t) and not np.all(np.diff(t) >= 0):
-        raise ValueError("`t` must ascend: Tr Σ is given from each time to the next")
+        raise ValueError("`t` does not ascend; it must: Tr Σ is given from each time to the next.")
     if trace.shape != (t.size - 1,):
         raise ValueError(
             f"`t` has shape {t.shape} and `trace` {trace.shape}; they must be (n,) and (n − 1,): "
-            "one value of Tr Σ from each time to the next"
+            "one value of Tr Σ from each time to the next."
         )
     gamma_0 = jnp.asarray(gamma_0, jnp.result_type(t, trace, gamma_0, float))
-
     return _gamma_path(t, gamma_0, trace, intrinsic_lr)
 
 
@@ -157,7 +167,7 @@ def _gamma_path(t: Array, gamma_0: Array, trace: Array, intrinsic_lr: Array) -> 
 
 
 @checked(
-    t=array(low=0),
+    t=array(low=0, inf=True),
     gamma_0=array(low=0),
     sigma2=array(low=0),
     epsilon=array(low=0, why="Tr Σ stays in [σ², (1 + ε)σ²]"),
@@ -173,7 +183,9 @@ def gamma_band(
 
     Lemma 5.2, (12) of `intrinsic_lr`. Arguments as in `gamma_constant_noise`; epsilon: ε >= 0.
     """
-    sigma2, epsilon = together(sigma2, epsilon)
+    t, gamma_0, sigma2, epsilon, intrinsic_lr = together(
+        t=t, gamma_0=gamma_0, sigma2=sigma2, epsilon=epsilon, intrinsic_lr=intrinsic_lr
+    )
     low = gamma_constant_noise(t, gamma_0, sigma2, intrinsic_lr)
     return low, gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
 
@@ -186,7 +198,7 @@ def relaxation_time(intrinsic_lr: Scalar) -> Scalar:
     >>> scale_invariant.relaxation_time(1e-3)
     250.0
     """
-    return 1 / (4 * intrinsic_lr)
+    return 1 / (4 * plain(intrinsic_lr))
 
 
 @checked(sigma2=array(above=0), intrinsic_lr=array(low=0, below=1, why=TURNS))
@@ -204,7 +216,7 @@ def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Arra
     >>> round(float(scale_invariant.stationary_learning_rate(sigma2=2.0, intrinsic_lr=1e-4)), 4)
     0.01
     """
-    sigma2, intrinsic_lr = together(sigma2, intrinsic_lr)
+    sigma2, intrinsic_lr = together(sigma2=sigma2, intrinsic_lr=intrinsic_lr)
     return jnp.sqrt(2 * intrinsic_lr / sigma2)
 
 
@@ -243,8 +255,10 @@ def norm_convergence_time(
     Raises:
         ValueError: for numbers outside these ranges, or Kλ_e >= 1.
     """
-    gamma_0, intrinsic_lr, sigma2, factor = together(gamma_0, intrinsic_lr, sigma2, factor)
-    check_intrinsic(factor * intrinsic_lr)
+    check_product(1.0, TURNS, factor=factor, intrinsic_lr=intrinsic_lr)
+    gamma_0, intrinsic_lr, sigma2, factor = together(
+        gamma_0=gamma_0, intrinsic_lr=intrinsic_lr, sigma2=sigma2, factor=factor
+    )
 
     def settle(excess: Array, rate: Array) -> Array:
         """Time for γ/γ_∞ − 1 to fall to the tolerance."""

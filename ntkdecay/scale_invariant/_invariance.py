@@ -40,11 +40,10 @@ def is_scale_invariant(
     >>> scale_invariant.is_scale_invariant(cosine, jnp.array([3.0, 4.0]), jnp.ones((2, 2)))[0]
     True
     """
-
     residual = float(_residual(apply_fn, params, jnp.asarray(x)))
     if math.isnan(residual):
         raise ValueError(
-            "`apply_fn` gives NaN, or zero for every input: there is nothing to compare with"
+            "`apply_fn` gives NaN, or zero for every input: there is nothing to compare with."
         )
     return residual <= tolerance, residual
 

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ntkdecay._checks import check, checked, function, instance, integer, optional
+from ntkdecay._checks import anything, checked, function, instance, integer, optional, tree
 
 Select = Callable[[Any], Any]
-
 
 OPTIMIZER = instance(optax.GradientTransformation, "an optax transformation")
 
@@ -46,8 +45,6 @@ def metrics(select: Select | None = None, *, batch_size: int | None = None) -> d
     ['effective_gradient_norm', 'loss', 'norm2']
     """
     chosen = select or _all
-    if batch_size is not None:
-        check("batch_size", batch_size, lambda v: v >= 1, "at least 1")
 
     def norm2(snapshot: Any) -> Array:
         return optax.tree.norm(chosen(snapshot.params), squared=True)
@@ -95,10 +92,17 @@ def measured(
     """
     chosen, inner = select or _all, optax.with_extra_args_support(optimizer)
 
+    @checked(params=tree(nan=True))
     def init(params: Any) -> Measured:
         unknown = jnp.full((), jnp.nan, jnp.result_type(*jax.tree.leaves(chosen(params))))
         return Measured(inner.init(params), unknown, unknown, unknown, unknown)
 
+    @checked(
+        updates=tree(nan=True),
+        state=instance(Measured, "the state that `init` gave, or the last `update`"),
+        params=optional(tree(nan=True)),
+        extra=anything(),
+    )
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         if params is None:
             raise ValueError("`params` is None, but the weights are measured: give them.")

@@ -22,20 +22,25 @@ from ntkdecay import _checks
 from ntkdecay._checks import (
     Scalar,
     array,
-    check,
-    check_positive,
     checked,
     flag,
     integer,
-    is_traced,
     number,
     optional,
 )
-from ntkdecay.scale_invariant._checks import NORM2, check_rates, together
+from ntkdecay.scale_invariant._checks import (
+    NORM2,
+    check_interval,
+    check_product,
+    check_rates,
+    common_shape,
+    together,
+)
 from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 
 DELTA = array(above=0, below=1, why="it is 1 − cos of a step")
+LEAST_MOST = "they are ℓ <= g̃ <= L"
 
 
 @checked(
@@ -67,7 +72,9 @@ def norm2_path(
     [1.0, 1.01, 1.0199]
     """
     check_rates(learning_rate, l2)
-    growth = (learning_rate * jnp.asarray(effective_gradient_norm)) ** 2
+    slope = jnp.asarray(effective_gradient_norm)
+    _start_shape(norm2_0, effective_gradient_norm=slope)
+    growth = (learning_rate * slope) ** 2
     return sequence(norm2_0, growth, _share(learning_rate, l2, exact=True))
 
 
@@ -98,12 +105,10 @@ def norm2_from_gradients(
     [1.0, 1.01, 1.02]
     """
     check_rates(learning_rate, l2)
-    growth = (learning_rate * jnp.asarray(gradient_norm)) ** 2
-    start = jnp.broadcast_to(
-        jnp.asarray(norm2_0, growth.dtype),
-        jnp.broadcast_shapes(growth.shape[1:], np.shape(norm2_0)),
-    )
-
+    slope = jnp.asarray(gradient_norm)
+    shape = _start_shape(norm2_0, gradient_norm=slope)
+    growth = (learning_rate * slope) ** 2
+    start = jnp.broadcast_to(jnp.asarray(norm2_0, growth.dtype), shape)
     return _running_average(start, growth, jnp.asarray((1 - learning_rate * l2) ** 2, growth.dtype))
 
 
@@ -140,7 +145,12 @@ def cosine_distance(
     0.2929
     """
     check_rates(learning_rate, l2)
-    norm2, slope, learning_rate, l2 = together(norm2, effective_gradient_norm, learning_rate, l2)
+    norm2, slope, learning_rate, l2 = together(
+        norm2=norm2,
+        effective_gradient_norm=effective_gradient_norm,
+        learning_rate=learning_rate,
+        l2=l2,
+    )
     tangent = learning_rate * slope / ((1 - learning_rate * l2) * norm2)
     return -jnp.expm1(-0.5 * jnp.log1p(tangent**2))
 
@@ -177,7 +187,12 @@ def jump_threshold(
     0.2236
     """
     check_rates(learning_rate, l2)
-    slope, delta, learning_rate, l2 = together(effective_gradient_norm, delta, learning_rate, l2)
+    slope, delta, learning_rate, l2 = together(
+        effective_gradient_norm=effective_gradient_norm,
+        delta=delta,
+        learning_rate=learning_rate,
+        l2=l2,
+    )
     if exact:
         tangent = jnp.sqrt(jnp.expm1(-2 * jnp.log1p(-delta)))
         return learning_rate * slope / ((1 - learning_rate * l2) * tangent)
@@ -223,16 +238,20 @@ def jump_times(
         (t_min, t_max) in steps, not rounded: the first t whose step from w_t is a δ-jump is at least
         t_min, and at most the next whole number from t_max on.
     """
-    _check_interval(least, most)
-    share = _share(jnp.asarray(learning_rate), jnp.asarray(l2), exact)
-    check(
-        "2ηλ", share, lambda v: v < 0.5, "below 1/2: a sequence of A.4 loses less than half a step"
+    check_interval(least, most, LEAST_MOST)
+    # α < 1/2: 2ηλ of it, or 2ηλ − (ηλ)²
+    check_product(
+        1 - 0.5**0.5 if exact else 0.25,
+        "a step that takes half of ρ² or more, 2ηλ of it, is none of A.4",
+        learning_rate=learning_rate,
+        l2=l2,
     )
+    norm2_0, least, most, delta, learning_rate, l2 = together(
+        norm2_0=norm2_0, least=least, most=most, delta=delta, learning_rate=learning_rate, l2=l2
+    )
+    share = _share(learning_rate, l2, exact)
     low, high = (
         jump_threshold(slope, delta, learning_rate, l2, exact=exact) for slope in (least, most)
-    )
-    norm2_0, least, most, learning_rate, share, low, high = together(
-        norm2_0, least, most, learning_rate, share, low, high
     )
     kappa = learning_rate / jnp.sqrt(share)
 
@@ -276,9 +295,11 @@ def equilibrium_norm2(
         least: ℓ >= 0; most: L; learning_rate: η; l2: λ > 0. All broadcast.
         exact: with 2ηλ − (ηλ)² for 2ηλ: strict, once ρ² is inside.
     """
-    _check_interval(least, most)
+    check_interval(least, most, LEAST_MOST)
     check_rates(learning_rate, l2)
-    least, most, learning_rate, l2 = together(least, most, learning_rate, l2)
+    least, most, learning_rate, l2 = together(
+        least=least, most=most, learning_rate=learning_rate, l2=l2
+    )
     share = _share(learning_rate, l2, exact)
     bottom, top = (learning_rate / jnp.sqrt(share) * slope for slope in (least, most))
     positive = jnp.where(bottom > 0, bottom, 1.0)
@@ -340,7 +361,7 @@ def power_envelope(
     slope = np.asarray(effective_gradient_norm)
     if not 1 <= valid_from < slope.size:
         raise ValueError(
-            f"`valid_from` is {valid_from}; it must be from 1 to below the number of steps, {slope.size}"
+            f"`valid_from` is {valid_from}; it must be from 1 to below the number of steps, {slope.size}."
         )
     t = np.maximum(np.arange(slope.size), 1.0)
     low, high = (slope[valid_from:] * t[valid_from:] ** p for p in power)
@@ -396,7 +417,8 @@ def bounds(
         distance = np.asarray(cosine_distance(norm2, slope, learning_rate, l2))
     low = minimum_filter1d(slope, window, mode="nearest") if least is None else least
     high = maximum_filter1d(slope, window, mode="nearest") if most is None else most
-    _check_interval(low, high)
+    common_shape(record=slope.shape, least=np.shape(low), most=np.shape(high))
+    check_interval(low, high, LEAST_MOST)
     low, high = (np.broadcast_to(np.asarray(bound), slope.shape) for bound in (low, high))
     lower, upper = (
         np.asarray(cosine_distance(norm2, bound, learning_rate, l2)) for bound in (low, high)
@@ -425,8 +447,9 @@ def _share(learning_rate: Any, l2: Any, exact: bool) -> Any:
     return product * (2 - product) if exact else 2 * product
 
 
-def _check_interval(least: Any, most: Any) -> None:
-    check("least", least, lambda v: v >= 0, "at least 0: it bounds the norm of a gradient")
-    check_positive("most", most, "it bounds the norm of a gradient")
-    if not is_traced(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
-        raise ValueError("`least` exceeds `most`; they are ℓ <= g̃ <= L")
+def _start_shape(norm2_0: Any, **gradients: Array) -> tuple[int, ...]:
+    """The shape of ρ_t² at one step; axis 0 of the gradients is the step."""
+    ((name, slope),) = gradients.items()
+    if not slope.ndim:
+        raise ValueError(f"`{name}` is one number; it must be one for each step, on axis 0.")
+    return common_shape(norm2_0=jnp.asarray(norm2_0).shape, **{f"{name}[0]": slope.shape[1:]})

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from ntkdecay._checks import check, checked, integer, number
+from ntkdecay._checks import checked, integer, number
 from ntkdecay.scale_invariant._record import RECORD, Record, read, steps
 
 Numbers = np.ndarray
@@ -98,9 +98,8 @@ def periods(record: Record, *, drop: float = 1.5, rise: float = 2.0, window: int
     >>> scale_invariant.periods(path).lengths.shape
     (9,)
     """
-    for name, value in (("drop", drop), ("rise", rise)):
-        check(name, value, lambda v: v > 1, "above 1: it is a ratio of levels")
-    check("window", window, lambda v: (v >= 1) & (v % 2 == 1), "an odd number of measurements")
+    if window % 2 == 0:
+        raise ValueError(f"`window` is {window}; it must be an odd number of measurements.")
     series = read(record, "loss", "effective_learning_rate", "effective_gradient_norm")
     loss, rate, slope = (median_filter(values, window, mode="nearest") for values in series)
     log_rate, log_loss = (np.log(np.maximum(v, np.finfo(v.dtype).tiny)) for v in (rate, loss))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkdecay._checks import Rule, shown
+from ntkdecay._checks import Rule, array, shown
 
 Record = Any  # Mapping[str, ArrayLike] | xarray.Dataset | a NamedTuple of arrays
 
@@ -13,8 +13,13 @@ Record = Any  # Mapping[str, ArrayLike] | xarray.Dataset | a NamedTuple of array
 class _Record(Rule):
     """A rule: something with named series."""
 
-    refuses = frozenset({"text", "none", "object", "complex", "nan", "inf", "negative", "empty"})
-    asks = "a mapping, an xarray.Dataset or a NamedTuple of recorded series"
+    refuses = frozenset(
+        {"text", "none", "mapping", "object", "complex", "nan", "inf", "negative", "fraction", "many", "empty"}
+    )  # fmt: skip
+
+    @property
+    def asks(self) -> str:
+        return "a mapping, an xarray.Dataset or a NamedTuple of recorded series"
 
     def __call__(self, name: str, value: Any) -> None:
         if not isinstance(value, Mapping) and not hasattr(value, "_asdict"):
@@ -22,6 +27,12 @@ class _Record(Rule):
 
 
 RECORD = _Record()
+ONE_EACH = (
+    "one for each recorded step, so choose one member of a grid, and cut the run where it diverged"
+)
+STEP = array(ndim=1, why=ONE_EACH)
+SQUARE = array(above=0, ndim=1, why=ONE_EACH)
+LEVEL = array(low=0, ndim=1, why=ONE_EACH)
 
 
 def read(record: Record, *names: str) -> list[np.ndarray]:
@@ -33,22 +44,20 @@ def read(record: Record, *names: str) -> list[np.ndarray]:
     Raises:
         ValueError: for a record without them, with others' lengths, or with values that are not finite.
     """
-    found = [_find(series(record), name) for name in names]
-    for name, values in zip(names, found, strict=True):
-        if values.ndim != 1 or values.shape != found[0].shape:
-            raise ValueError(
-                f"`{name}` of the record has shape {values.shape} and `{names[0]}` {found[0].shape}; "
-                "each must be one number for each recorded step: choose one member of a grid"
-            )
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"`{name}` of the record is not finite: cut the run where it diverged")
-    return found
+    known = series(record)
+    found = {name: _find(known, name) for name in names}
+    sizes = {name: values.size for name, values in found.items()}
+    sizes |= {"step": steps(record, 0).size} if "step" in known else {}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"The series of `record` must be of one length, but have {listed}.")
+    return list(found.values())
 
 
 def steps(record: Record, size: int) -> np.ndarray:
     """The step of each measurement: `step` of the record, or 0, 1, 2, …"""
     known = series(record)
-    return np.asarray(known["step"]) if "step" in known else np.arange(size)
+    return _series(known, "step", STEP) if "step" in known else np.arange(size)
 
 
 def series(record: Record) -> Mapping[str, Any]:
@@ -58,9 +67,15 @@ def series(record: Record) -> Mapping[str, Any]:
 
 def _find(known: Mapping[str, Any], name: str) -> np.ndarray:
     if name in known:
-        return np.asarray(known[name])
+        rules = {"norm2": SQUARE, "cosine_distance": STEP}
+        return _series(known, name, rules.get(name, LEVEL))
     if name == "effective_gradient_norm" and "gradient_norm" in known and "norm2" in known:
-        return np.sqrt(np.asarray(known["norm2"])) * np.asarray(known["gradient_norm"])
+        return np.sqrt(_find(known, "norm2")) * _find(known, "gradient_norm")
     if name == "effective_learning_rate" and "norm2" in known:
-        return 1 / np.asarray(known["norm2"])
-    raise ValueError(f"the record has no `{name}`; it has {', '.join(map(str, known))}")
+        return 1 / _find(known, "norm2")
+    raise ValueError(f"`record` has no {name}; it has {', '.join(map(str, known)) or 'nothing'}.")
+
+
+def _series(known: Mapping[str, Any], name: str, rule: Rule) -> np.ndarray:
+    rule(f"record[{name!r}]", known[name])
+    return np.asarray(known[name])

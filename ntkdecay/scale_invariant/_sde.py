@@ -28,7 +28,6 @@ from jax.typing import ArrayLike
 from ntkdecay._checks import (
     Scalar,
     array,
-    check,
     checked,
     function,
     instance,
@@ -37,13 +36,14 @@ from ntkdecay._checks import (
     number,
     optional,
     prng_key,
+    shown,
 )
 from ntkdecay.scale_invariant._checks import TURNS, check_rates
 
 Loss = Callable[[Array], Array]
 NoiseRoot = Callable[[Array], Array]
 
-
+DIRECTION = array(ndim=1)
 SOLVER = optional(instance(diffrax.AbstractSolver, "a solver of diffrax"))
 
 
@@ -62,8 +62,16 @@ def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
         covariance: W̄ ↦ Σ_W̄, symmetric and positive semidefinite, with Σ_W̄ W̄ = 0.
     """
 
+    @checked(direction=DIRECTION)
     def root(direction: Array) -> Array:
-        values, vectors = jnp.linalg.eigh(covariance(direction))
+        direction = jnp.asarray(direction)
+        matrix = covariance(direction)
+        if np.shape(matrix) != 2 * direction.shape:
+            raise ValueError(
+                f"`covariance` gives shape {np.shape(matrix)} for a `direction` of {direction.shape}; "
+                "it must give a square matrix of that size."
+            )
+        values, vectors = jnp.linalg.eigh(matrix)
         return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]) @ vectors.T
 
     return root
@@ -83,8 +91,13 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
         W̄ ↦ A of shape (d, n).
     """
 
+    @checked(direction=DIRECTION)
     def root(direction: Array) -> Array:
-        slopes = jax.jacobian(losses)(direction)
+        slopes = jax.jacobian(losses)(jnp.asarray(direction))
+        if np.ndim(slopes) != 2:
+            raise ValueError(
+                f"`losses` gives shape {np.shape(slopes)[:-1]}; it must give one loss for each sample, (n,)."
+            )
         return (slopes - slopes.mean(0, keepdims=True)).T / jnp.sqrt(len(slopes) * batch_size)
 
     return root
@@ -146,7 +159,7 @@ def weights_sde(
     w_0 = w_0.astype(jnp.result_type(w_0, float))
     if not is_traced(w_0) and not np.any(np.asarray(w_0)):
         raise ValueError(
-            "`w_0` is zero; a scale-invariant function is not defined at weights that are zero"
+            "`w_0` is zero; a scale-invariant function is not defined at weights that are zero."
         )
     _check_tangent(loss, noise_root, w_0)
     rates = (jnp.asarray(learning_rate, w_0.dtype), jnp.asarray(l2, w_0.dtype))
@@ -211,12 +224,10 @@ def direction_sde(
         ValueError: as `weights_sde`, and if `direction_0` is not of norm 1.
     """
     direction_0 = jnp.asarray(direction_0)
-    check(
-        "direction_0",
-        jnp.linalg.norm(direction_0),
-        lambda v: abs(v - 1) < 1e-3,
-        "of norm 1 (its norm is given here): it is w/‖w‖",
-    )
+    if not is_traced(direction_0):
+        norm = np.linalg.norm(np.asarray(direction_0))
+        if abs(norm - 1) >= 1e-3:
+            raise ValueError(f"`direction_0` has norm {norm:.4g}; it must be 1: it is w/‖w‖.")
     _check_tangent(loss, noise_root, direction_0)
     start = jnp.append(direction_0, gamma_0)
     rates = (jnp.asarray(intrinsic_lr, start.dtype),)
@@ -255,12 +266,18 @@ def _solve(
     tol: float | None,
 ) -> Array:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
-    if is_traced(ts) or np.ndim(ts) != 1 or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
+    if is_traced(ts) or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
         raise ValueError(
-            "`ts` must be at least two ascending times, as numbers: the first is that of the start"
+            f"`ts` is {shown(ts)}; it must be at least two ascending times, as numbers: the first is "
+            "that of the start."
         )
     times = np.asarray(ts, float)
-    counts = np.ceil(np.diff(times) / dt * (1 - 1e-9)).astype(int)
+    steps = np.ceil(np.diff(times) / dt * (1 - 1e-9))
+    if not steps.sum() < 2**31:
+        raise ValueError(
+            f"`dt` is {dt:g}; it makes {steps.sum():.1e} steps of `ts`, more than a program can count."
+        )
+    counts = steps.astype(int)
     pieces = [
         np.linspace(a, b, n, endpoint=False)
         for a, b, n in zip(times[:-1], times[1:], counts, strict=True)
@@ -324,11 +341,11 @@ def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
     for name, (along, whole) in zip(("loss", "noise_root"), lengths, strict=True):
         along, whole = float(along), float(whole)
         if not np.isfinite([along, whole]).all():
-            raise ValueError(f"`{name}` is not finite at the start; it must have a gradient there")
+            raise ValueError(f"`{name}` is not finite at the start; it must have a gradient there.")
         if along > 10 * np.sqrt(jnp.finfo(w.dtype).eps) * whole:
             raise ValueError(
                 f"`{name}` is not scale-invariant: {along / whole:.1g} of its gradient points along "
-                "the weights, where there must be none; freeze what is not normalized, and project the noise"
+                "the weights, where there must be none; freeze what is not normalized, and project the noise."
             )
 
 
@@ -337,7 +354,14 @@ def _along_the_weights(functions: tuple[Loss, NoiseRoot], w: Array) -> Any:
     """Of the gradient and of the noise: the length along w, and the whole."""
     loss, noise_root = functions
     norm = jnp.linalg.norm(w)
-    slope, root = jax.grad(loss)(w), noise_root(w / norm)
+    value, root = loss(w), noise_root(w / norm)
+    if np.shape(value):
+        raise ValueError(f"`loss` gives shape {np.shape(value)}; it must give one number.")
+    if np.ndim(root) != 2 or len(root) != w.size:
+        raise ValueError(
+            f"`noise_root` gives shape {np.shape(root)}; it must give a matrix of {w.size} rows, (d, m)."
+        )
+    slope = jax.grad(loss)(w)
     return (
         (jnp.abs(slope @ w) / norm, jnp.linalg.norm(slope)),
         (jnp.linalg.norm(w @ root) / norm, jnp.linalg.norm(root)),

@@ -18,11 +18,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import array, checked, integer, is_traced, optional
-from ntkdecay.scale_invariant._checks import together
+from ntkdecay.scale_invariant._checks import check_interval, common_shape, together
 
 SHARE = array(
     above=0, below=0.5, why="below 1/2: the share that a step takes away, 2ηλ for squared norms"
 )
+
+BETWEEN = "they are a <= β_t <= b"
 
 
 class Bounds(NamedTuple):
@@ -61,10 +63,10 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
     """
     beta = jnp.asarray(beta)
     if steps is None and beta.ndim == 0:
-        raise ValueError("`beta` is one number: say how many `steps`, or give one β for each step")
-    shape = beta.shape if steps is not None else beta.shape[1:]
-    shape = jnp.broadcast_shapes(shape, np.shape(x_0), np.shape(alpha))
+        raise ValueError("`beta` is one number: say how many `steps`, or give one β for each step.")
     x_0, alpha = jnp.asarray(x_0), jnp.asarray(alpha)
+    each = {"beta": beta.shape} if steps is not None else {"beta[0]": beta.shape[1:]}
+    shape = common_shape(x_0=x_0.shape, alpha=alpha.shape, **each)
     dtype = jnp.result_type(x_0, beta, alpha, float)
     return _sequence(x_0.astype(dtype), beta, alpha.astype(dtype), shape, steps)
 
@@ -95,7 +97,7 @@ def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.phi(1.0, 0.1))
     1.0
     """
-    ratio, alpha = together(ratio, alpha)
+    ratio, alpha = together(ratio=ratio, alpha=alpha)
     return (1 - alpha) * ratio + alpha / ratio
 
 
@@ -107,7 +109,7 @@ def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.stationary_point(0.4, 0.1))
     2.0
     """
-    beta, alpha = together(beta, alpha)
+    beta, alpha = together(beta=beta, alpha=alpha)
     return jnp.sqrt(beta / alpha)
 
 
@@ -161,12 +163,12 @@ def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: Arra
     Raises:
         ValueError: if x_0 is not above x*.
     """
-    t, x_0, beta, alpha = together(t, x_0, beta, alpha)
+    t, x_0, beta, alpha = together(t=t, x_0=x_0, beta=beta, alpha=alpha)
     point = stationary_point(beta, alpha)
-    if not is_traced(x_0, point) and not jnp.all(x_0 > point):
+    if not is_traced(x_0, point) and not np.all(np.asarray(x_0) > np.asarray(point)):
         raise ValueError(
-            f"x_0 is {x_0}, not above the stationary point {point}: Lemma 1 is about sequences that "
-            "fall; below it a sequence rises or hops"
+            "`x_0` is not above the stationary point √(`beta`/`alpha`): Lemma 1 is about sequences that "
+            "fall; below it a sequence rises or hops."
         )
     return Bounds(*(point + (1 - k * alpha) ** t * (x_0 - point) for k in (2, 1)))
 
@@ -192,7 +194,8 @@ def bounding_sequences(
     Returns:
         Each of shape (steps + 1, …).
     """
-    _check_interval(least, most)
+    check_interval(least, most, BETWEEN)
+    x_0, least, most, alpha = together(x_0=x_0, least=least, most=most, alpha=alpha)
     return Bounds(*(sequence(x_0, beta, alpha, steps) for beta in (least, most)))
 
 
@@ -211,8 +214,8 @@ def rate_bounds(
     Args:
         t: steps; least, most: a <= b; x_0, alpha: as in `sequence`. All broadcast.
     """
-    _check_interval(least, most)
-    t, x_0, least, most, alpha = together(t, x_0, least, most, alpha)
+    check_interval(least, most, BETWEEN)
+    t, x_0, least, most, alpha = together(t=t, x_0=x_0, least=least, most=most, alpha=alpha)
     bottom, top = jnp.sqrt(least / alpha), jnp.sqrt(most / alpha)
     lower = bottom + (1 - 2 * alpha) ** t * (x_0 - bottom)
     upper = top + (1 - alpha) ** t * (x_0 - top)
@@ -222,7 +225,7 @@ def rate_bounds(
 @checked(least=array(low=0), most=array(low=0), alpha=SHARE)
 def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
     r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out."""
-    least, most, alpha = together(least, most, alpha)
+    least, most, alpha = together(least=least, most=most, alpha=alpha)
     return hop_threshold(alpha) * jnp.sqrt(most) <= jnp.sqrt(least)
 
 
@@ -237,16 +240,11 @@ def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> 
     Raises:
         ValueError: if that condition fails, or for numbers outside their ranges.
     """
-    _check_interval(least, most)
+    check_interval(least, most, BETWEEN)
     holds = attracts(least, most, alpha)
-    if not is_traced(holds) and not jnp.all(holds):
+    if not is_traced(holds) and not np.all(np.asarray(holds)):
         raise ValueError(
-            f"β in [{least}, {most}] with α = {alpha} breaks α√b/(1 − α) <= √a: a sequence near √(a/α) "
-            "can hop over √(b/α), and Proposition 5 says nothing; narrow the interval or lower α"
+            "`least`, `most` and `alpha` break α√b/(1 − α) <= √a: a sequence near √(a/α) can hop over "
+            "√(b/α), and Proposition 5 says nothing; narrow the interval or lower α."
         )
     return Bounds(stationary_point(least, alpha), stationary_point(most, alpha))
-
-
-def _check_interval(least: ArrayLike, most: ArrayLike) -> None:
-    if not is_traced(least, most) and not np.all(np.asarray(least) <= np.asarray(most)):
-        raise ValueError(f"`least` is {least}, above `most`, {most}: they are a <= β_t <= b")

@@ -18,7 +18,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, checked, flag, function, integer, is_traced, number
+from ntkdecay._checks import (
+    Scalar,
+    array,
+    checked,
+    flag,
+    function,
+    integer,
+    is_traced,
+    number,
+    shown,
+)
 from ntkdecay.scale_invariant._checks import check_rates
 
 Loss = Callable[[Array], Array]
@@ -33,7 +43,8 @@ class Trajectory(NamedTuple):
     effective_gradient_norm: Array  # g̃ = ρ ‖∇f‖
 
 
-def toy_loss(z: Array) -> Array:
+@checked(z=array(ndim=1))
+def toy_loss(z: ArrayLike) -> Array:
     """f(x, y) = x²/(x² + y²), z = (x, y) of shape (2,).
 
     >>> import jax.numpy as jnp
@@ -41,6 +52,7 @@ def toy_loss(z: Array) -> Array:
     >>> float(scale_invariant.toy_loss(jnp.array([1.0, 1.0])))
     0.5
     """
+    z = jnp.asarray(z)
     return z[0] ** 2 / (z @ z)
 
 
@@ -175,6 +187,10 @@ def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) 
     0.5
     """
     z_0 = _start(z_0, learning_rate, l2)
+    if z_0.shape != (2,) or (not is_traced(z_0) and np.asarray(z_0)[1] == 0):
+        raise ValueError(
+            f"`z_0` is {shown(z_0)}; it must be (x, y) with y ≠ 0: the flow of x/y is asked for."
+        )
     t, rate = jnp.asarray(t), 2 * learning_rate * l2
     grown = jnp.where(rate > 0, jnp.expm1(rate * t) / jnp.where(rate > 0, rate, 1.0), t)
     return z_0[0] / z_0[1] * jnp.exp(-2 * learning_rate / (z_0 @ z_0) * grown)
@@ -185,6 +201,6 @@ def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     z_0 = jnp.asarray(z_0)
     if not is_traced(z_0) and not np.any(np.asarray(z_0)):
         raise ValueError(
-            "`z_0` is zero; a scale-invariant function is not defined at weights that are zero"
+            "`z_0` is zero; a scale-invariant function is not defined at weights that are zero."
         )
     return z_0.astype(jnp.result_type(z_0, float))

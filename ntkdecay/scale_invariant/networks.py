@@ -18,10 +18,21 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import check_positive
+from ntkdecay._checks import (
+    Rule,
+    array,
+    checked,
+    choice,
+    integer,
+    number,
+    optional,
+    prng_key,
+    sequence,
+    tree,
+)
 from ntkdecay._conv import Conv
 from ntkdecay._extras import extra
-from ntkdecay.networks import Network
+from ntkdecay.networks import BATCH, SIZE, Network
 
 with extra("examples"):
     import flax.linen as nn
@@ -29,13 +40,39 @@ with extra("examples"):
 Norm = Literal["batch", "layer", "group", "instance"]
 
 _HE = math.sqrt(2)
+NO_BIASES = "the network has no biases"
 _AXES = {
     "batch": (0, 1, 2),
     "layer": (1, 2, 3),
     "instance": (1, 2),
 }  # of (n, height, width, channels)
 
+FROZEN = {
+    "norm": choice(*_AXES, "group"),
+    "groups": SIZE,
+    "epsilon": number(low=0),
+    "head_norm": number(above=0),
+    "head_seed": integer(),
+}
 
+
+class _Frozen(Rule):
+    """What every network takes: each keyword by its own rule."""
+
+    def __call__(self, name: str, value: Any) -> None:
+        if name not in FROZEN:
+            raise TypeError(
+                f"`{name}` is no argument of a network; these are: {', '.join(FROZEN)}."
+            )
+        FROZEN[name](name, value)
+
+
+@checked(
+    outputs=SIZE,
+    channels=sequence(SIZE),
+    pooled=optional(sequence(integer(low=0), empty=True)),
+    frozen=_Frozen(),
+)
 def cnn(
     outputs: int = 10,
     *,
@@ -54,9 +91,12 @@ def cnn(
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
     """
     pooled = tuple(range(1, len(channels), 2)) if pooled is None else tuple(pooled)
+    if max(pooled, default=0) >= len(channels):
+        raise ValueError(f"`pooled` is {pooled}, of the {len(channels)} convolutions 0, 1, ….")
     return _network(_Plain, (tuple(channels), pooled), outputs, **frozen)
 
 
+@checked(outputs=SIZE, width=SIZE, depth=SIZE, norm=FROZEN["norm"], frozen=_Frozen())
 def fc(
     outputs: int = 10, *, width: int = 100, depth: int = 2, norm: Norm = "batch", **frozen: Any
 ) -> Network:
@@ -69,15 +109,14 @@ def fc(
         norm: "batch", "layer" or "group"; there are no pixels for "instance".
         frozen: `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
     """
-    check_positive("width", width, "it is a number of units")
-    check_positive("depth", depth, "it is a number of layers")
     if norm == "instance":
         raise ValueError(
-            'norm is "instance", but a dense layer has one number a channel: its variance is 0.'
+            '`norm` is "instance", but a dense layer has one number a channel: its variance is 0.'
         )
     return _network(_Dense, (depth, width), outputs, norm=norm, **frozen)
 
 
+@checked(outputs=SIZE, width=SIZE, **FROZEN)
 def conv_net(
     outputs: int = 10,
     *,
@@ -106,13 +145,13 @@ def conv_net(
     Raises:
         ValueError: if a size is not positive or `norm` unknown.
     """
-    check_positive("width", width, "it is a number of channels")
     fields = (width, 2 * width, 4 * width), (0, 1, 2)
     return _network(
         _Plain, fields, outputs, norm=norm, groups=groups, epsilon=epsilon, head_norm=head_norm, head_seed=head_seed
     )  # fmt: skip
 
 
+@checked(depth=SIZE, outputs=SIZE, width=SIZE, frozen=_Frozen())
 def pre_resnet(depth: int = 20, outputs: int = 10, *, width: int = 16, **frozen: Any) -> Network:
     """PreResNet (He et al. 2016) of depth 6 n + 2 for small images: normalization and ReLU before each convolution.
 
@@ -127,11 +166,11 @@ def pre_resnet(depth: int = 20, outputs: int = 10, *, width: int = 16, **frozen:
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
-        raise ValueError(f"depth is {depth}; allowed are 6 n + 2: 8, 14, 20, 32, …")
-    check_positive("width", width, "it is a number of channels")
+        raise ValueError(f"`depth` is {depth}; allowed are 6 n + 2: 8, 14, 20, 32, …")
     return _network(_PreResNet, (blocks, width), outputs, **frozen)
 
 
+@checked(outputs=SIZE, width=SIZE, frozen=_Frozen())
 def resnet_18(outputs: int = 10, *, width: int = 64, **frozen: Any) -> Network:
     """ResNet-18 (He et al. 2016) for small images: four groups of two blocks, each convolution normalized.
 
@@ -140,7 +179,6 @@ def resnet_18(outputs: int = 10, *, width: int = 64, **frozen: Any) -> Network:
         width: channels of the first group; the paper's is 64.
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
     """
-    check_positive("width", width, "it is a number of channels")
     return _network(_ResNet18, (width,), outputs, **frozen)
 
 
@@ -156,22 +194,19 @@ def _network(
     head_norm: float = 10.0,
     head_seed: int = 0,
 ) -> Network:
-    if norm not in (*_AXES, "group"):
-        raise ValueError(f'norm is {norm!r}, not "batch", "layer", "group" or "instance".')
-    check_positive("outputs", outputs, "one for each class")
-    check_positive("head_norm", head_norm, "it is the norm of the frozen last layer")
-    check_positive("groups", groups, "it is a number of groups of channels")
     module = layers(functools.partial(_normalized, norm, groups, epsilon), *fields)
 
+    @checked(
+        key=prng_key(), x=BATCH, w_std=number(low=0), b_std=number(low=0, high=0, why=NO_BIASES)
+    )
     def init(key: Array, x: Any, w_std: ArrayLike = _HE, b_std: float = 0.0) -> Any:
-        if b_std:
-            raise ValueError(f"b_std is {b_std}, but the network has no biases.")
         return jax.tree.map(lambda kernel: w_std * kernel, drawn(key, x.shape))
 
     @functools.partial(jax.jit, static_argnums=1)
     def drawn(key: Array, shape: tuple[int, ...]) -> Any:
         return module.init(key, jnp.zeros(shape))["params"]
 
+    @checked(params=tree(nan=True), x=array(nan=True, inf=True))
     def apply(params: Any, x: ArrayLike) -> Array:
         features: Any = module.apply(
             {"params": params}, jnp.asarray(x, jax.tree.leaves(params)[0].dtype)
@@ -188,9 +223,18 @@ def _normalized(norm: Norm, groups: int, epsilon: float, x: Array) -> Array:
     if norm != "group":
         return jax.nn.standardize(x, _AXES[norm], epsilon=epsilon)
     if x.shape[-1] % groups:
-        raise ValueError(f"{x.shape[-1]} channels do not divide into {groups} groups.")
+        raise ValueError(
+            f"`groups` is {groups}; {x.shape[-1]} channels do not divide into so many."
+        )
     split = x.reshape(*x.shape[:-1], groups, -1)
     return jax.nn.standardize(split, (1, 2, 4), epsilon=epsilon).reshape(x.shape)
+
+
+def _check_images(x: Array) -> None:
+    if x.ndim != 4:
+        raise ValueError(
+            f"`x` is of shape {x.shape}; it must be images, (n, height, width, channels)."
+        )
 
 
 def _conv(channels: int, size: int = 3, stride: int = 1) -> Conv:
@@ -217,6 +261,7 @@ class _Plain(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        _check_images(x)
         for i, channels in enumerate(self.channels):
             x = nn.relu(self.norm(_conv(channels)(x)))
             if i in self.pooled:
@@ -231,6 +276,7 @@ class _PreResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        _check_images(x)
         x = _conv(self.width)(x)
         for group in range(3):
             channels = self.width * 2**group
@@ -250,6 +296,7 @@ class _ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        _check_images(x)
         x = nn.relu(self.norm(_conv(self.width)(x)))
         for group in range(4):
             channels = self.width * 2**group

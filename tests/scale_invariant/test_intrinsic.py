@@ -33,6 +33,17 @@ def test_gamma_without_decay_is_the_limit_of_little_decay():
     np.testing.assert_allclose(si.gamma_constant_noise(t, 2.0, 0.5, 1e-12), 2 + t, rtol=1e-9)
 
 
+def test_gamma_at_infinity_is_the_equilibrium_and_so_are_its_slopes():
+    assert si.gamma_constant_noise(np.inf, 7.0, 0.5, 1e-3) == 250
+    assert si.gamma_band(np.inf, 7.0, 0.5, 1.0, 1e-3) == (250, 500)
+    slopes = jax.grad(si.gamma_constant_noise, argnums=(0, 1, 2, 3))(np.inf, 7.0, 0.5, 1e-3)
+    np.testing.assert_allclose(slopes, (0, 0, 500, -250e3), rtol=1e-15)
+    # without decay γ grows for ever, and without noise too it stays
+    assert si.gamma_constant_noise(np.inf, 7.0, 0.5, 0.0) == np.inf
+    assert si.gamma_constant_noise(np.inf, 7.0, 0.0, 0.0) == 7
+    assert si.gamma_constant_noise(np.inf, 7.0, 0.0, 1e-3) == 0
+
+
 def test_equation_11_along_a_path_is_its_integral():
     t, trace = np.array([0.0, 2.0, 2.5, 9.0]), np.array([1.0, 7.0, 0.2])
 
@@ -115,7 +126,7 @@ def test_norm_convergence_time_is_when_both_phases_have_settled(gamma_0, factor)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: si.intrinsic_learning_rate(2.0, 0.5), "intrinsic_lr.*below 1"),
+        (lambda: si.intrinsic_learning_rate(2.0, 0.5), "`learning_rate` × `l2`.*below 1"),
         (lambda: si.intrinsic_learning_rate(0.1, -0.5), "l2.*>= 0"),
         (lambda: si.intrinsic_learning_rate(0.1, 0.5, 1.0), "momentum"),
         (lambda: si.effective_learning_rate(0.0, 0.1), "weights that are zero"),

@@ -83,17 +83,25 @@ def test_a_network_that_is_not_invariant_is_found_out():
     assert not holds and residual == pytest.approx(1.0)
 
 
+def test_an_unknown_keyword_is_named():
+    with pytest.raises(TypeError, match="`norms` is no argument of a network"):
+        cnn(3, norms="batch")
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: conv_net(norm="weight"), "not \"batch\""),  # pyright: ignore
+        (lambda: conv_net(norm="weight"), "one of 'batch'"),  # pyright: ignore
         (lambda: fc(norm="instance"), "its variance is 0"),
-        (lambda: pre_resnet(18), r"6 n \+ 2"),
+        (lambda: cnn(channels=(4,), pooled=(1,)), "`pooled` is"),
+        (lambda: conv_net(3).init(jax.random.key(0), X[0]), "`x` is of shape"),
+        (lambda: is_scale_invariant(lambda p, x: p * jnp.nan, jnp.ones(2), X), "`apply_fn` gives NaN"),
+        (lambda: pre_resnet(18), r"`depth` is 18; .* 6 n \+ 2"),
         (lambda: conv_net(head_norm=-1.0), "head_norm"),
-        (lambda: conv_net(3, width=3, norm="group").init(jax.random.key(0), X), "do not divide into 8 groups"),
-        (lambda: conv_net(3).init(jax.random.key(0), X, b_std=1.0), "no biases"),
+        (lambda: conv_net(3, width=3, norm="group").init(jax.random.key(0), X), "`groups` is 8; 3 channels do not divide"),
+        (lambda: conv_net(3).init(jax.random.key(0), X, b_std=1.0), "`b_std`.* no biases"),
     ],
 )  # fmt: skip
-def test_bad_input_gets_one_sentence(make, sentence):
+def test_a_bad_argument_gets_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()

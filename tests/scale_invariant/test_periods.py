@@ -154,9 +154,12 @@ RECORD = {name: np.ones(9) for name in ("loss", "norm2", "gradient_norm")}
         (RECORD, {"drop": 1.0}, "drop"),
         (RECORD, {"rise": 0.5}, "rise"),
         (RECORD, {"window": 4}, "odd"),
-        ({"loss": np.ones(9)}, {}, "no `effective_learning_rate`"),
-        (RECORD | {"loss": np.ones((9, 2))}, {}, "one number for each recorded step"),
-        (RECORD | {"loss": np.full(9, np.inf)}, {}, "not finite"),
+        ({"loss": np.ones(9)}, {}, "`record` has no effective_learning_rate"),
+        (RECORD | {"loss": np.ones((9, 2))}, {}, "one for each recorded step"),
+        (RECORD | {"loss": np.ones(8)}, {}, "`record` must be of one length"),
+        (RECORD | {"step": np.arange(8)}, {}, "`record` must be of one length"),
+        (RECORD | {"loss": np.full(9, -1.0)}, {}, ">= 0"),
+        (RECORD | {"loss": np.full(9, np.inf)}, {}, "finite with 1 axes"),
     ],
 )
 def test_bad_records_are_told(record, options, message):

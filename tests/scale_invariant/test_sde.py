@@ -192,11 +192,16 @@ def simulate(**changes):
         (lambda: simulate(l2=10.0), "below 1"),
         (lambda: simulate(ts=[0.0, 2.0, 1.0]), "ascending"),
         (lambda: simulate(dt=0.0), "solver's step"),
+        (lambda: simulate(dt=1e-300), "`dt` is 1e-300; it makes"),
+        (lambda: simulate(loss=lambda w: w), r"`loss` gives shape \(3,\)"),
+        (lambda: simulate(noise_root=lambda u: u), "`noise_root` gives shape"),
+        (lambda: si.covariance_root(lambda u: u)(W_0), "`covariance` gives shape"),
+        (lambda: si.minibatch_root(jnp.sum, 2)(W_0), "`losses` gives shape"),
         (
             lambda: si.direction_sde(
                 loss, noise_root, W_0, 1.0, TS, intrinsic_lr=0.1, key=jax.random.key(0)
             ),
-            "of norm 1",
+            "`direction_0` has norm 1.285; it must be 1",
         ),
     ],
 )
