@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from ntkdecay._commit import DIRTY, source
 from ntkdecay._extras import extra
 
 Preset = Literal["quick", "desk", "paper"]
@@ -265,32 +265,6 @@ def _command() -> list[str]:
     for place in PLACES:
         places.add_argument(f"--{place.replace('_', '-')}")
     return [name, *places.parse_known_args(sys.argv[1:])[1]]
-
-
-DIRTY = "-dirty"
-
-
-def source() -> str:
-    """The commit of the code that runs, ``-dirty`` where package or examples differ from it.
-
-    Of an installed copy: the commit that its installer wrote down, else its release.
-    """
-    try:
-        _git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # not a clone around an installed copy
-        changed = _git("status", "--porcelain", "--", ":(top)ntkdecay", ":(top)examples")
-        return _git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        installed = importlib.metadata.distribution("ntkdecay")
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    commit = origin.get("vcs_info", {}).get("commit_id", "")
-    return commit[:12] or f"release {installed.version}"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ntkdecay import report
+from ntkdecay import _commit, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def test_a_desk_preset_is_offered_by_the_scripts_that_have_one(monkeypatch, tmp_
 
 def repository(folder: Path) -> Path:
     """A clone with a package, an example and a figure, all committed; returns the package's file."""
-    for place in ("ntkdecay/report.py", "examples/l2/fig.py", "figures/README.md"):
+    for place in ("ntkdecay/_commit.py", "examples/l2/fig.py", "figures/README.md"):
         (folder / place).parent.mkdir(parents=True)
         (folder / place).write_text("")
     for arguments in (
@@ -139,18 +139,18 @@ def repository(folder: Path) -> Path:
         ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "c"),
     ):
         subprocess.run(["git", "-C", str(folder), *arguments], check=True)
-    return folder / "ntkdecay" / "report.py"
+    return folder / "ntkdecay" / "_commit.py"
 
 
 def test_only_changed_code_makes_a_figure_dirty_and_the_script_says_so_first(
     monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(report, "__file__", str(repository(tmp_path)))
+    monkeypatch.setattr(_commit, "__file__", str(repository(tmp_path)))
     monkeypatch.setattr("sys.argv", ["fig.py"])
-    clean = report.source()
+    clean = _commit.source()
     assert len(clean) == 12
     (tmp_path / "figures" / "README.md").write_text("made anew")
-    assert report.source() == clean
+    assert _commit.source() == clean
     seen = []
 
     def main(options: Options) -> None:
@@ -159,7 +159,7 @@ def test_only_changed_code_makes_a_figure_dirty_and_the_script_says_so_first(
 
     report.cli(main, Options(), Options())
     (tmp_path / "examples" / "l2" / "new.py").write_text("")
-    assert report.source() == f"{clean}-dirty"
+    assert _commit.source() == f"{clean}-dirty"
     report.cli(main, Options(), Options())
     assert seen[0] == "" and seen[1].startswith("warning: the code is not committed")
 
@@ -168,16 +168,18 @@ def test_an_installed_copy_names_its_release_or_commit_and_keeps_the_scripts_fol
     monkeypatch, tmp_path
 ):
     repository(tmp_path)
-    copy = tmp_path / "site-packages" / "ntkdecay" / "report.py"  # inside a clone of something else
+    copy = (
+        tmp_path / "site-packages" / "ntkdecay" / "_commit.py"
+    )  # inside a clone of something else
     copy.parent.mkdir(parents=True)
     copy.write_text("")
-    monkeypatch.setattr(report, "__file__", str(copy))
+    monkeypatch.setattr(_commit, "__file__", str(copy))
     installed = SimpleNamespace(version="1.2", read_text=lambda name: None)
-    monkeypatch.setattr(report.importlib.metadata, "distribution", lambda name: installed)
-    assert report.source() == "release 1.2"
+    monkeypatch.setattr(_commit.importlib.metadata, "distribution", lambda name: installed)
+    assert _commit.source() == "release 1.2"
     origin = json.dumps({"url": "u", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}})
     installed.read_text = lambda name: origin
-    assert report.source() == "0123456789ab"
+    assert _commit.source() == "0123456789ab"
     monkeypatch.setattr("sys.argv", [str(tmp_path / "examples/l2/fig.py"), "--width", "5"])
     assert report._command() == ["examples/l2/fig.py", "--width", "5"]
 

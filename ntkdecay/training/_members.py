@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkdecay.report import source
+from ntkdecay._commit import source
 from ntkdecay.training import _engine, _store
 from ntkdecay.training._plan import Plan
 from ntkdecay.training._problem import Data, Problem, start
