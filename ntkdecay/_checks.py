@@ -143,6 +143,7 @@ class array(Rule):
 
     def _numbers(self, name: str, value: Any) -> Any:
         """The value as something with dtype, shape and size."""
+        given = value
         if isinstance(value, bool):
             raise TypeError(f"`{name}` is {value}; it must be {self.asks}.")
         if not isinstance(value, (Array, np.ndarray)):
@@ -157,7 +158,7 @@ class array(Rule):
             (jnp.integer, jnp.bool_) if self.integers else (jnp.floating, jnp.integer, jnp.bool_)
         )
         if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
-            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+            raise TypeError(f"`{name}` is {shown(given)}; it must be {self.asks}.")
         return value
 
     def _in_range(self, name: str, value: Any, known: Any) -> None:

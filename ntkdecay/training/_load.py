@@ -1,14 +1,17 @@
 """All that a store holds, without the scripts that made it."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from ntkdecay._checks import checked
 from ntkdecay.training._dataset import ABSENT, STATUS, dataset, labelled
 from ntkdecay.training._members import Shard, reading
 from ntkdecay.training._progress import RUNNING, Progress
+from ntkdecay.training._rules import folder
 
 SPARSE = 8  # cells of a grid for each member that it has, above which it is a list
 
@@ -22,7 +25,8 @@ class _Program(NamedTuple):
     attributes: dict[str, str]
 
 
-def load(store: str | Path) -> dict[str, xr.Dataset]:
+@checked(store=folder())
+def load(store: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     """Every run that a store holds, finished or not, the oldest first.
 
     A run is all members of one program (same functions, constants and data, on the same versions and device), whichever
@@ -38,10 +42,8 @@ def load(store: str | Path) -> dict[str, xr.Dataset]:
         `title` (the name of the progress bar), `date` (of the last writing), `commit`, `versions` and `device` the dataset's.
 
     Raises:
-        ValueError: if there is no such folder.
+        ValueError, TypeError: if there is no such folder.
     """
-    if not isinstance(store, (str, Path)):
-        raise TypeError(f"`store` must be a folder's name, not {store!r:.40}.")
     if not Path(store).is_dir():
         raise ValueError(
             f"`store` must be a folder that `sweep` wrote to; there is none at {store}."
@@ -58,7 +60,7 @@ def load(store: str | Path) -> dict[str, xr.Dataset]:
     return {key: _labelled(key, programs[key]) for key in dated}
 
 
-def listing(store: str | Path) -> str:
+def listing(store: str | os.PathLike[str]) -> str:
     """What a store holds, and what is unfinished, in a line or two for each run."""
     runs = load(store)
     files = [file for file in Path(store).glob("*.npz") if not file.name.startswith(".")]

@@ -104,18 +104,10 @@ class Store:
     """The members of one program in a folder."""
 
     def __init__(
-        self, folder: str | Path, program: str, title: str | None, axes: Sequence[str]
+        self, folder: str | os.PathLike[str], program: str, title: str | None, axes: Sequence[str]
     ) -> None:
         self.folder, self.program = Path(folder), program
         self.title, self.axes = title, list(axes)
-        try:
-            is_file = self.folder.exists() and not self.folder.is_dir()
-        except OSError as error:  # too long a name
-            raise ValueError(
-                f"`store` cannot be a folder ({error.strerror}): {folder!s:.60}."
-            ) from error
-        if is_file:
-            raise ValueError(f"`store` must be a folder, and {self.folder} is a file.")
 
     def probe(self) -> None:
         """One sentence where nothing can be written."""

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay._checks import array, checked
 
 
 class Snapshot:
@@ -75,12 +78,27 @@ class Snapshot:
         )
 
 
-def accuracy(fx: Array, y: Array) -> Array:
-    """Share of right answers: argmax against class numbers (n,) or vectors (n, O), sign against (n, 1)."""
-    if y.ndim == fx.ndim and fx.shape[-1] == 1:
+def has_answers(fx: Array, y: Array) -> bool:
+    """Whether `accuracy` is of these shapes."""
+    real = not any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in (fx, y))
+    classes = fx.ndim > 1 and fx.shape[-1] > 1 and y.shape == fx.shape[:-1]
+    return real and fx.ndim > 0 and (classes or y.shape == fx.shape)
+
+
+@checked(fx=array(nan=True, inf=True), y=array())
+def accuracy(fx: ArrayLike, y: ArrayLike) -> Array:
+    """Share of right answers: argmax against class numbers (n,) or vectors (n, O), sign against (n, 1) or (n,)."""
+    fx, y = jnp.asarray(fx), jnp.asarray(y)
+    if not has_answers(fx, y):
+        raise ValueError(
+            f"`y` has shape {y.shape} and `fx` {fx.shape}; accuracy is of class numbers (n,) and outputs (n, O > 1), or of equal "
+            "shapes: where it says nothing, leave it out of `metrics`."
+        )
+    if y.shape != fx.shape:
+        return jnp.mean(jnp.argmax(fx, -1) == y)
+    if fx.ndim == 1 or fx.shape[-1] == 1:
         return jnp.mean((fx > 0) == (y > 0))
-    truth = jnp.argmax(y, -1) if y.ndim == fx.ndim else y
-    return jnp.mean(jnp.argmax(fx, -1) == truth)
+    return jnp.mean(jnp.argmax(fx, -1) == jnp.argmax(y, -1))
 
 
 def norm2(tree: Any) -> Array:

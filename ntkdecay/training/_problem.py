@@ -6,7 +6,6 @@ L2 is coupled: λθ joins the gradient before the optimizer sees it. Everything 
 and pure; the grid is `_engine`'s.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,10 +14,15 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from ntkdecay._checks import checked, tree
 from ntkdecay._convolutions import by_products
-from ntkdecay.training._metrics import Snapshot, accuracy
+from ntkdecay.training._metrics import Snapshot, accuracy, has_answers
+from ntkdecay.training._rules import SEED, optimizer
+from ntkdecay.training._signatures import named, told
 
 Cell = Mapping[str, Array]
+OPTIMIZER = optimizer("a function that gives an optax optimizer")
+PARAMS = tree(nan=True, what="a function that gives a tree of arrays of a floating dtype")
 
 
 class Data(NamedTuple):
@@ -53,45 +57,10 @@ class Problem(NamedTuple):
     eval_batch_size: int | None
 
 
-def named(function: Callable[..., Any], positional: int = 0) -> frozenset[str]:
-    """The names that `function` takes after its first `positional` arguments."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # a builtin
-        return frozenset()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    taken = [p for p in parameters if p.kind in kinds]
-    return frozenset(p.name for i, p in enumerate(taken) if i >= positional or p.kind == kinds[1])
-
-
-def required(function: Callable[..., Any], positional: int) -> frozenset[str] | None:
-    """Those of `named` that have no default; None where `function` does not take `positional` arguments."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        return frozenset()
-    lacking = {
-        name: inspect.Parameter.empty
-        for name in named(function, positional)
-        if signature.parameters[name].default is inspect.Parameter.empty
-    }
-    try:
-        signature.bind(*[None] * positional, **lacking)
-    except TypeError:
-        return None
-    return frozenset(lacking)
-
-
-def _told(
-    function: Callable[..., Any], positional: int, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {name: values[name] for name in named(function, positional) & values.keys()}
-
-
 def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callable]:
     """apply_fn(params, x) and loss(fx, y) of one member."""
     values = dict(cell) | ({} if params_0 is None else {"params_0": params_0})
-    network, loss = _told(problem.apply_fn, 2, values), _told(problem.loss, 2, values)
+    network, loss = told(problem.apply_fn, 2, values), told(problem.loss, 2, values)
     return (
         by_products(lambda params, x: problem.apply_fn(params, x, **network)),
         lambda fx, y: problem.loss(fx, y, **loss),
@@ -117,7 +86,8 @@ def _coupled(l2: Array) -> optax.GradientTransformation:
 
 def optimizer_of(problem: Problem, cell: Cell) -> optax.GradientTransformationExtraArgs:
     """The member's optimizer, with λθ added in front of it unless it takes `l2` itself."""
-    optimizer = problem.optimizer(**_told(problem.optimizer, 0, cell))
+    optimizer = problem.optimizer(**told(problem.optimizer, 0, cell))
+    OPTIMIZER("optimizer", optimizer)
     if "l2" in cell and "l2" not in named(problem.optimizer):
         optimizer = optax.chain(_coupled(cell["l2"]), optimizer)
     return optax.with_extra_args_support(optimizer)
@@ -134,6 +104,7 @@ def keys(cell: Cell) -> Keys:
     return Keys(*jax.random.split(jax.random.key(cell["seed"]), 3))
 
 
+@checked(seed=SEED)
 def init_key(seed: int) -> Array:
     """The key that `sweep` hands to `init` for a seed, to make the same θ_0 outside of it."""
     return keys({"seed": jnp.asarray(seed)}).init
@@ -143,8 +114,9 @@ def start(problem: Problem, data: Data, cell: Cell) -> State:
     """A member before its first step."""
     params = data.params
     if problem.init is not None:
-        params = problem.init(keys(cell).init, **_told(problem.init, 1, cell))
-    _check_params(params, "params" if problem.init is None else "init")
+        params = problem.init(keys(cell).init, **told(problem.init, 1, cell))
+        PARAMS("init", params)
+    params = jax.tree.map(jnp.asarray, params)
     order = None if problem.batch_size is None else jnp.arange(len(data.x), dtype=jnp.int32)
     return State(
         params,
@@ -152,13 +124,6 @@ def start(problem: Problem, data: Data, cell: Cell) -> State:
         order,
         params if wants_start(problem) else None,
     )
-
-
-def _check_params(params: Any, name: str) -> None:
-    for leaf in jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None):
-        kind = getattr(leaf, "dtype", type(leaf).__name__)
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(kind, jnp.floating):
-            raise TypeError(f"`{name}` must give trees of floating-point arrays, not of {kind}.")
 
 
 def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State], State]:
@@ -201,8 +166,9 @@ def step_fn(problem: Problem, data: Data, cell: Cell) -> Callable[[Array, State]
             return value, fx
 
         (value, fx), gradient = jax.value_and_grad(value_of, has_aux=True)(state.params)
+        error = {"error": 1 - accuracy(fx, y)} if has_answers(fx, y) else {}
         change, moments = optimizer.update(
-            gradient, state.optimizer, state.params, value=value, error=1 - accuracy(fx, y)
+            gradient, state.optimizer, state.params, value=value, **error
         )
         # Under x64 a grid's float64 η or λ promotes what it meets; a float32 member stays one.
         moments = jax.tree.map(

@@ -4,8 +4,8 @@ r"""A grid of runs as one computation.
           \quad \text{for each } (\eta, \lambda, \text{seed}, \dots) \text{ of the grid}
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,16 +14,17 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import checked, either, flag
+from ntkdecay.training import _rules
 from ntkdecay.training._dataset import dataset
 from ntkdecay.training._members import commit, versions
 from ntkdecay.training._plan import (
     Metrics,
     axes_of,
+    check_batch,
     check_functions,
-    check_options,
     chosen_metrics,
     data_of,
-    local_devices,
     planned,
 )
 from ntkdecay.training._problem import Problem
@@ -31,13 +32,32 @@ from ntkdecay.training._trained import How, trained
 
 
 class Given(NamedTuple):
-    """Stands for an `init` whose parameters are there already."""
+    """An `init` whose parameters are there already, and no constants of a program."""
 
     params: Any
 
+    def __call__(self, key: Array) -> Any:
+        del key
+        return self.params
 
+
+@checked(
+    init=_rules.takes("key"),
+    apply_fn=_rules.APPLY_FN,
+    loss=_rules.LOSS,
+    optimizer=_rules.takes(
+        gives="that gives an optax optimizer: `lambda: optax.sgd(0.1)`, not `optax.sgd(0.1)`"
+    ),
+    grid=_rules.known(_rules.grid()),
+    x=_rules.SAMPLES,
+    y=_rules.SAMPLES,
+    steps=either(_rules.STEPS, _rules.takes(gives="of a member's values")),
+    members_per_batch=_rules.SIZE,
+    return_params=flag(),
+    **_rules.OPTIONS,
+)
 def sweep(
-    init: Callable[..., Any] | Given,
+    init: Callable[..., Any],
     apply_fn: Callable[..., Array],
     loss: Callable[..., Array],
     optimizer: Callable[..., optax.GradientTransformation],
@@ -45,7 +65,7 @@ def sweep(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    steps: int | Callable[..., ArrayLike],
+    steps: float | Callable[..., ArrayLike],
     record: int | Sequence[int] | np.ndarray = 100,
     x_test: ArrayLike | None = None,
     y_test: ArrayLike | None = None,
@@ -55,10 +75,10 @@ def sweep(
     eval_batch_size: int | None = None,
     members_per_batch: int | None = None,
     devices: Sequence[Any] | None = None,
-    store: str | Path | None = None,
+    store: str | os.PathLike[str] | None = None,
     save_seconds: float = 10.0,
     return_params: bool = False,
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     r"""Train every member of a grid in one compiled program.
 
@@ -100,7 +120,7 @@ def sweep(
             that it began with, if it was measured where `record` asks for. `training.load` gives all of it back.
         save_seconds: time between two savings of an unfinished run.
         return_params: also return the parameters at the end, a tree with leaves of shape (*grid, …).
-        progress: name of the progress bar; no bar when None.
+        progress: a bar of this name, or with True one without; none when False or None.
 
     Returns:
         xarray.Dataset with a variable for each metric over (*grid, step, …), NaN where a member was not measured: past its last
@@ -115,15 +135,15 @@ def sweep(
     given = init.params if isinstance(init, Given) else None
     axes = axes_of(grid)
     data = data_of(x, y, x_test, y_test, given)
-    chosen = chosen_metrics(metrics, data)
-    functions = {"apply_fn": (apply_fn, 2), "loss": (loss, 2), "optimizer": (optimizer, 0)}
-    if given is None:
-        functions["init"] = init, 1
+    chosen = chosen_metrics(metrics, axes, data)
+    functions = {
+        "init": (init, 1),
+        "apply_fn": (apply_fn, 2),
+        "loss": (loss, 2),
+        "optimizer": (optimizer, 0),
+    }
     check_functions(axes, functions, steps, chosen.values())
-    check_options(
-        len(data.x), batch_size=batch_size, eval_batch_size=eval_batch_size, members_per_batch=members_per_batch,
-        save_seconds=save_seconds, store=store, progress=progress, return_params=return_params, augment=augment,
-    )  # fmt: skip
+    check_batch(batch_size, len(data.x))
     plan = planned(axes, steps, record)
     problem = Problem(
         None if isinstance(init, Given) else init,
@@ -135,12 +155,12 @@ def sweep(
         batch_size,
         eval_batch_size,
     )
-    how = How(
-        local_devices(devices), members_per_batch, store, save_seconds, return_params, progress
-    )
+    title = progress if isinstance(progress, str) else "" if progress else None
+    on = tuple(jax.local_devices() if devices is None else devices)
+    how = How(on, members_per_batch, store, save_seconds, return_params, title)
     found, params, keys = trained(problem, data, plan, how)
     attributes = {
-        "title": progress or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
+        "title": title or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
     }  # fmt: skip
     result = dataset(axes, found, attributes, keys)
     if not return_params:

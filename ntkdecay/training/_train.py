@@ -1,15 +1,20 @@
 """One run: a grid of a single member."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import checked, number, tree
+from ntkdecay.training import _rules
+from ntkdecay.training._plan import Metrics
 from ntkdecay.training._sweep import Given, sweep
 
 
@@ -20,6 +25,22 @@ class Run(NamedTuple):
     data: xr.Dataset
 
 
+@checked(
+    apply_fn=_rules.APPLY_FN,
+    params=_rules.known(tree()),
+    loss=_rules.LOSS,
+    x=_rules.SAMPLES,
+    y=_rules.SAMPLES,
+    optimizer=_rules.optimizer(
+        "an optax optimizer, as `optax.sgd(0.1)`, not a function that gives one"
+    ),
+    steps=_rules.STEPS,
+    l2=_rules.known(
+        number(low=0, why="a schedule of λ belongs into the optimizer, as `optimizers.sgd(l2=…)`")
+    ),
+    seed=_rules.SEED,
+    **_rules.OPTIONS,
+)
 def train(
     apply_fn: Callable[..., Array],
     params: Any,
@@ -28,11 +49,20 @@ def train(
     y: ArrayLike,
     optimizer: optax.GradientTransformation,
     *,
-    steps: int,
+    steps: float,
     l2: float = 0.0,
     seed: int = 0,
     record: int | Sequence[int] | np.ndarray = 100,
-    **options: Any,
+    x_test: ArrayLike | None = None,
+    y_test: ArrayLike | None = None,
+    batch_size: int | None = None,
+    augment: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None,
+    metrics: Metrics | None = None,
+    eval_batch_size: int | None = None,
+    devices: Sequence[Any] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    save_seconds: float = 10.0,
+    progress: str | bool | None = None,
 ) -> Run:
     r"""Train one network from given parameters.
 
@@ -47,31 +77,18 @@ def train(
         steps: how many.
         l2: λ of L_tot = L + λ/2 ‖θ‖².
         seed: of the batches.
-        record: the steps to measure at, or how many, as in `sweep`.
-        options: the other options of `sweep`: `x_test`, `y_test`, `batch_size`, `augment`, `metrics`, `store`, `progress`, …
+        record, x_test, y_test, batch_size, augment, metrics, eval_batch_size, devices, store, save_seconds, progress: as in `sweep`.
 
     Returns:
         `Run`, its data as those of `sweep` over `step` alone. A run that diverges ends there with `status` "diverged".
 
     Raises:
-        ValueError, MemoryError: as `sweep`.
+        ValueError, TypeError, MemoryError: as `sweep`.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            f"`optimizer` must be an optax optimizer such as `optax.sgd(0.1)`, not a {type(optimizer).__name__}."
-        )
     data, end = sweep(
-        Given(params),
-        apply_fn,
-        loss,
-        lambda: optimizer,
-        {"seed": [seed], "l2": [l2]},
-        x,
-        y,
-        steps=steps,
-        record=record,
-        members_per_batch=1,
-        return_params=True,
-        **options,
-    )
+        Given(jax.tree.map(jnp.asarray, params)), apply_fn, loss, lambda: optimizer, {"seed": [seed], "l2": [l2]}, x, y,
+        steps=steps, record=record, x_test=x_test, y_test=y_test, batch_size=batch_size, augment=augment, metrics=metrics,
+        eval_batch_size=eval_batch_size, members_per_batch=1, devices=devices, store=store, save_seconds=save_seconds,
+        return_params=True, progress=progress,
+    )  # fmt: skip
     return Run(jax.tree.map(lambda leaf: leaf[0, 0], end), data.isel(seed=0, l2=0, drop=True))

@@ -1,7 +1,7 @@
 """Members from the store where it has them, trained where it has not, and kept."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ class How(NamedTuple):
 
     devices: Sequence[Any]
     members_per_batch: int | None
-    store: str | Path | None
+    store: str | os.PathLike[str] | None
     save_seconds: float
     return_params: bool
     title: str | None

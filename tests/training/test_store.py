@@ -259,7 +259,7 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path, trained, damage):
 def test_an_unusable_store_is_found_before_training(tmp_path, trained):
     (tmp_path / "file").write_text("")
     for store, sentence in (
-        (tmp_path / "file", "is a file"),
+        (tmp_path / "file", "`store` is a file"),
         (tmp_path / "file" / "below", "cannot be written"),
         (tmp_path / ("a" * 300), "`store`"),
         ("/proc/nowhere", "cannot be written"),

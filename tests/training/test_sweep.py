@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ntkdecay.training import init_key, sweep, train
+from ntkdecay.training import accuracy, init_key, sweep, train
 
 
 @contextlib.contextmanager
@@ -36,6 +36,9 @@ def init(key, w_std=1.0, outputs=1):
         "w": w_std * jax.random.normal(first, (3, 4)),
         "v": w_std * jax.random.normal(second, (4, outputs)),
     }
+
+
+PARAMS = init(jax.random.key(0))
 
 
 def apply_fn(params, x):
@@ -241,61 +244,86 @@ def test_the_optimizer_hears_loss_and_error():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"grid": {"l2": [-1.0]}}, "must be >= 0"),
+        ({"grid": {"l2": [-1.0]}}, r"`grid\['l2'\]` is \[-1.0\]"),
+        ({"grid": {"l2": [optax.linear_schedule(0.1, 0.2, 3)]}}, r"`grid\['l2'\]` is a list; it must be an array"),
+        ({"grid": {"l2": [float("nan")]}}, r"`grid\['l2'\]`"),
+        ({"grid": {"l2": [[1.0]]}}, r"`grid\['l2'\]` has shape"),
+        ({"grid": {"l2": []}}, r"`grid\['l2'\]` is empty"),
+        ({"grid": {"seed": [0.5]}}, r"`grid\['seed'\]`.* array of integers"),
         ({"grid": {"depth": [1]}}, "Nothing reads the `grid`'s `depth`"),
-        ({"grid": {"l2": [[1.0]]}}, "must be a list of values"),
-        ({"grid": {"l2": ["a"]}}, "must hold numbers"),
-        ({"grid": {"l2": []}}, "must be a list of values"),
-        ({"batch_size": 13}, "from 1 to the 12 samples"),
-        ({"y": Y[:5]}, "12 samples and `y` 5"),
-        ({"x_test": X}, "both `x_test` and `y_test`"),
-        ({"steps": -1}, "`steps` must be"),
-        ({"record": [3, 2]}, "ascending"),
-        ({"record": 0}, "1 or more points"),
-        ({"metrics": ["los"]}, "there is no metric 'los'"),
-        ({"metrics": ["test_loss"]}, "asks for the test set"),
-        ({"metrics": {"step": "loss"}}, "a name that the result uses"),
-        ({"metrics": ["effective_learning_rate"]}, "needs `learning_rate`"),
-        ({"members_per_batch": 0}, "1 or more"),
         ({"grid": {"learning_rate": [0.1]}}, "Nothing reads the `grid`'s `learning_rate`"),
-        ({"grid": {"step": [1]}}, "an axis 'step'"),
-        ({"grid": {"seed": [0.5]}}, "whole numbers"),
-        ({"grid": {"l2": [float("nan")]}}, "NaN"),
-        ({"grid": [0.1]}, "`grid` must map"),
-        ({"optimizer": optax.sgd(0.1)}, "write `lambda: optax.sgd"),
-        ({"optimizer": lambda learning_rate: None}, "`optimizer` asks for `learning_rate`"),
-        ({"init": lambda: None}, "`init` must take 1 argument"),
-        ({"init": lambda key: 3}, "`init` must give"),
-        ({"apply_fn": 1}, "`apply_fn` must be a function"),
-        ({"loss": lambda fx, y: fx - y}, "`loss` must give one number"),
-        ({"steps": lambda depth: depth}, "`steps` asks for `depth`"),
-        ({"steps": "many"}, "`steps` must be a number"),
-        ({"record": [0.5]}, "`record` must be"),
-        ({"metrics": [lambda s: s.fx]}, "a function without a name"),
-        ({"eval_batch_size": 0}, "`eval_batch_size` must be 1 or more"),
-        ({"batch_size": 2.0}, "`batch_size` must be a whole number"),
-        ({"progress": True}, "`progress` must be the name of the bar"),
-        ({"store": 3}, "`store` must be a folder's name"),
-        ({"save_seconds": -1}, "`save_seconds`"),
-        ({"x": X[:0], "y": Y[:0]}, "`x` must hold samples"),
-        ({"x": X * np.nan}, "`x` holds NaN"),
-        ({"y": Y * 1j}, "`y` must be an array of real numbers"),
+        ({"grid": {"step": [1]}}, "`grid` has an axis 'step'"),
+        ({"grid": {"loss": [1]}, "optimizer": lambda loss: optax.sgd(loss)}, "`metrics` has 'loss', which is an axis"),
+        ({"batch_size": 13}, "`batch_size` is 13; .* the 12 samples"),
+        ({"x_test": X}, "both `x_test` and `y_test`"),
         ({"x_test": X[:, :2], "y_test": Y}, "`x_test`'s samples"),
-        ({"devices": []}, "`devices` must be"),
+        ({"x": 1j}, "`x` is 1j"),
+        ({"x": X[0, 0]}, "a sample in each row"),
+        ({"steps": lambda depth: depth}, "`steps` asks for `depth`"),
+        ({"steps": lambda l2: -1}, "`steps` gives from -1"),
+        ({"steps": lambda l2: "many"}, "`steps` gives 'many'"),
+        ({"record": [3, 2]}, r"`record` is \[3, 2\]; .* ascending"),
+        ({"record": [0.5]}, r"`record` is \[0.5\]; .* whole"),
+        ({"metrics": ["los"]}, "`metrics` asks for 'los'; there are loss"),
+        ({"metrics": [lambda s: s.fx]}, "`metrics` has a function; .* a mapping from names"),
+        ({"metrics": {"step": "loss"}}, "a name that the result uses"),
+        ({"metrics": ["test_loss"]}, "asks for the test set"),
+        ({"metrics": ["effective_learning_rate"]}, "needs `learning_rate`"),
+        ({"optimizer": optax.sgd(0.1)}, "`optimizer` is a Grad.* `lambda: optax.sgd"),
+        ({"optimizer": lambda learning_rate: None}, "`optimizer` asks for `learning_rate`"),
+        ({"optimizer": lambda: 0.1}, "`optimizer` is 0.1; it must be a function that gives"),
+        ({"init": lambda: None}, "`init` does not take"),
+        ({"init": lambda key: 3}, "`init` is 3; .* a function that gives a tree"),
+        ({"loss": lambda fx, y: fx - y}, "`loss` must give one number"),
+        ({"augment": lambda key, x: x}, r"`augment` does not take .* \(key, x, y\)"),
+        ({"eval_batch_size": 0}, "`eval_batch_size` is 0; it must be an integer >= 1"),
+        ({"devices": []}, r"`devices` is \[\]"),
+        ({"store": ""}, "`store` is empty"),
+        ({"store": "a\0b"}, "`store`"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_sentence(change, sentence):
+    """What the table of bad values does not hold: arguments that do not suit each other, and slips of the pen."""
     ordinary = {
         "init": init, "apply_fn": apply_fn, "loss": loss, "optimizer": lambda: optax.sgd(0.1), "grid": {"l2": [0.0]},
         "x": X, "y": Y, "steps": 1,
     }  # fmt: skip
-    with pytest.raises((ValueError, TypeError), match=sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
         sweep(**(ordinary | change))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_factory_is_no_optimizer():
-    with pytest.raises(TypeError, match="`optimizer` must be an optax optimizer"):
-        train(apply_fn, init(jax.random.key(0)), loss, X, Y, lambda: optax.sgd(0.1), steps=1)  # pyright: ignore
+def test_a_factory_is_no_optimizer_and_a_schedule_no_l2():
+    with pytest.raises(
+        TypeError, match=r"`optimizer` is a function; .* not a function that gives one"
+    ):
+        train(apply_fn, PARAMS, loss, X, Y, lambda: optax.sgd(0.1), steps=1)  # pyright: ignore
+    with pytest.raises(TypeError, match=r"`l2` is a function; .* belongs into the optimizer"):
+        schedule = optax.linear_schedule(0.1, 0.0, 10)
+        train(apply_fn, PARAMS, loss, X, Y, optax.sgd(0.1), steps=1, l2=schedule)  # pyright: ignore
+
+
+def test_training_is_no_part_of_a_traced_program():
+    def end(scale):
+        return train(apply_fn, PARAMS, loss, scale * X, Y, optax.sgd(0.1), steps=1)
+
+    with pytest.raises(TypeError, match=r"`x` is traced; .* outside of jit, grad and vmap"):
+        jax.jit(end)(1.0)
+
+
+@pytest.mark.parametrize("progress", [None, False, True, "a name"])
+def test_progress_is_a_bar_with_or_without_a_name(progress, capsys):
+    train(apply_fn, PARAMS, loss, X, Y, optax.sgd(0.1), steps=1, progress=progress)
+    said = capsys.readouterr().err
+    assert bool(said) == bool(progress) and ("a name" in said) == (progress == "a name")
+
+
+def test_accuracy_is_of_answers_alone():
+    assert accuracy(np.array([1.0, -2.0]), np.array([1.0, 1.0])) == 0.5
+    assert accuracy(np.eye(3), np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    for y in (LABELS, RNG.normal(size=(12, 2))):  # one output has no classes
+        with pytest.raises(ValueError, match="`y` has shape"):
+            accuracy(Y, y)
 
 
 def test_seeds_that_would_be_one_member_in_32_bits_are_refused():
