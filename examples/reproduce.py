@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ntkdecay._options import check_writable
 from ntkdecay.report import PRESETS, VERDICTS, Claim, tally
 
 EXAMPLES = Path(__file__).parent
@@ -50,19 +51,28 @@ def offers(script: Path, preset: str) -> bool:
 def made(folder: Path, figure: Path) -> dict[str, dict]:
     """What there is of a figure, by preset; `figure` is its JSON's place in `folder`."""
     places = [figure, *(figure.parent / preset / figure.name for preset in PRESETS)]
-    contents = [json.loads((folder / p).read_text()) for p in places if (folder / p).exists()]
-    return {content["preset"]: content for content in reversed(contents)}
+    contents = [content_of(folder / place) for place in places if (folder / place).exists()]
+    return {content["preset"]: content for content in reversed(contents) if content}
+
+
+def content_of(path: Path) -> dict:
+    """A figure's JSON; nothing, and a line that says so, of one that cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.keys() >= {"preset", "claims", "provenance"}:
+            return content
+    except (OSError, ValueError):
+        pass
+    print(f"{path} cannot be read: it is left out, and made anew by its script", file=sys.stderr)
+    return {}
 
 
 def done(folder: Path, name: str, preset: str) -> bool:
     """Whether this script has already made its figures, whatever their names, with this preset."""
     paper = (folder / name).parent
-    contents = (
-        json.loads(path.read_text())
-        for path in (*paper.glob("*.json"), *paper.glob(f"{preset}/*.json"))
-    )
+    contents = map(content_of, (*paper.glob("*.json"), *paper.glob(f"{preset}/*.json")))
     return any(
-        content["preset"] == preset
+        content.get("preset") == preset
         and f"examples/{name}.py" in content["provenance"]["command"].split()
         for content in contents
     )
@@ -75,7 +85,7 @@ def claims_of(content: dict) -> list[Claim]:
 def gallery(folder: Path) -> str:
     """Every figure in `folder` at its best preset, with its picture and its claims."""
     figures = sorted(path.relative_to(folder) for path in folder.glob("*/*.json"))
-    found = [(figure, made(folder, figure)) for figure in figures]
+    found = [(figure, presets) for figure in figures if (presets := made(folder, figure))]
     best = [presets[max(presets, key=PRESETS.index)] for _, presets in found]
     every = [claim for content in best for claim in claims_of(content)]
     lines = [
@@ -159,6 +169,10 @@ def main() -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"there is no script {', '.join(unknown)}; there are {', '.join(known)}")
+    try:
+        check_writable("--out", options.out)
+    except ValueError as error:
+        parser.error(str(error))
     without = [name for name in names if not offers(known[name], options.preset)]
     if without:
         print(f"left out, without a preset {options.preset}: {', '.join(without)}")
@@ -172,7 +186,6 @@ def main() -> int:
             arguments = ["--preset", options.preset, "--out", str(options.out), *passed_on]
             if subprocess.run([sys.executable, str(known[name]), *arguments]).returncode:
                 failed.append(name)
-    options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "README.md").write_text(gallery(options.out))
     print(f"{options.out / 'README.md'} written")
     if failed:

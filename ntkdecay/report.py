@@ -24,8 +24,31 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from ntkdecay import _options
 from ntkdecay._commit import DIRTY, source
 from ntkdecay._extras import extra
+from ntkdecay._options import Count, NonNegative, Odd, Positive, Seed, Share, Unlimited, Whole
+
+__all__ = [
+    "PLACES",
+    "PRESETS",
+    "VERDICTS",
+    "Claim",
+    "Count",
+    "NonNegative",
+    "Odd",
+    "Options",
+    "Positive",
+    "Preset",
+    "Report",
+    "Seed",
+    "Share",
+    "Unlimited",
+    "Whole",
+    "cli",
+    "colors",
+    "tally",
+]
 
 Preset = Literal["quick", "desk", "paper"]
 PRESETS: tuple[Preset, ...] = ("quick", "desk", "paper")
@@ -34,7 +57,7 @@ PRESETS: tuple[Preset, ...] = ("quick", "desk", "paper")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every figure script can be told."""
+    """What every figure script can be told; a script's own have the types `Count`, `Whole`, `Positive`, …, which say what they may be."""
 
     preset: Preset = "quick"
     """quick: minutes on two cores; desk: real images, hours on two cores; paper: the paper's own sizes, for an accelerator."""
@@ -103,7 +126,8 @@ def cli(
 ) -> None:
     """Run `main` with the options of the command line; ``--preset`` chooses their defaults.
 
-    A script without `desk` has no such preset. On a CPU each core becomes a device of JAX's, so that a grid's members train side by side.
+    A script without `desk` has no such preset. What is wrong with an option is said, in one sentence that names it,
+    before `main` runs; a wrong value that only shows there ends in one sentence too. On a CPU each core becomes a device of JAX's, so that a grid's members train side by side.
     """
     with extra("examples"):
         import tyro
@@ -118,14 +142,37 @@ def cli(
     first.add_argument("--preset", choices=presets, default="quick")
     preset = first.parse_known_args()[0].preset
     options = tyro.cli(type(quick), default=presets[preset], description=main.__doc__)
+    try:
+        _check(options)
+        _prepare()
+        main(options)
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        raise SystemExit(f"{Path(sys.argv[0]).name}: {sentence}") from error
+
+
+def _check(options: Options) -> None:
+    _options.check(options)
+    if options.data_dir is not None:
+        _options.check_folder("--data-dir", options.data_dir)
+    _options.check_writable("--out", options.out)
+    if options.store is not None:
+        _options.check_writable("--store", options.store)
+
+
+def _prepare() -> None:
     _use_all_cores()
     commit = source()
     if commit.endswith(DIRTY):
         print(f"warning: the code is not committed; the figure will say {commit}", file=sys.stderr)
-    try:
-        main(options)
-    except (FileNotFoundError, ValueError, FloatingPointError) as error:
-        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to say of an error that is not the script's own; None of one that is, and needs its traceback."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return f"these sizes do not fit the memory ({str(error).splitlines()[0]})"
+    return str(error) if isinstance(error, (OSError, ValueError, FloatingPointError)) else None
 
 
 def _use_all_cores() -> None:
@@ -145,12 +192,16 @@ class Report:
         options: the options that the script ran with.
         data: which data, in words.
         dtype: of the computation, in words, where it is not JAX's default alone.
+
+    Raises:
+        ValueError: if nothing can be written to the paper's folder.
     """
 
     def __init__(
         self, paper: str, figure: str, options: Options, data: str = "none", dtype: str = ""
     ) -> None:
         self.paper, self.figure, self.options, self.data = paper, figure, options, data
+        _options.check_writable("--out", options.out / paper)  # before the work, not after it
         self.dtype = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")  # pyright: ignore
         self.claims: list[Claim] = []
         self.numbers: dict[str, Any] = {}
@@ -199,9 +250,9 @@ class Report:
     def _place(self) -> Path:
         """Where this preset's JSON goes; what a smaller preset left in the first place is moved aside."""
         best = self.options.out / self.paper / f"{self.figure}.json"
-        if not best.exists():
+        there = _preset_of(best)
+        if there is None:
             return best
-        there = json.loads(best.read_text())["preset"]
         mine, theirs = PRESETS.index(self.options.preset), PRESETS.index(there)
         if mine < theirs:
             return best.parent / self.options.preset / best.name
@@ -242,6 +293,15 @@ class Report:
             if claim.revised:
                 lines.append(f"         criterion revised: {claim.revised}")
         return "\n".join(lines)
+
+
+def _preset_of(path: Path) -> Preset | None:
+    """Of a figure's JSON; None where there is none that can be read."""
+    try:
+        preset = json.loads(path.read_text())["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return preset if preset in PRESETS else None
 
 
 def colors(count: int) -> np.ndarray:

@@ -16,15 +16,13 @@ from ntkdecay import _commit, report
 
 @dataclasses.dataclass(frozen=True)
 class Options(report.Options):
-    width: int = 3
+    width: report.Count = 3
     """Units."""
 
 
-PLACES = ["--store", "/somewhere/runs", "--data-dir=/somewhere/data"]
-
-
 def test_the_provenance_has_what_was_run_but_not_where(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["fig.py", "--width", "5", *PLACES, "--out", str(tmp_path)])
+    places = ["--store", str(tmp_path / "runs"), f"--data-dir={tmp_path}", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["fig.py", "--width", "5", *places])
     made = []
 
     def main(options: Options) -> None:
@@ -50,6 +48,61 @@ def test_paper_sizes_are_those_of_the_preset_and_an_error_is_one_line(monkeypatc
     monkeypatch.setattr("sys.argv", ["fig.py", "--preset", "paper"])
     with pytest.raises(SystemExit, match=r"^fig\.py: width is 1000 at paper$"):
         report.cli(main, Options(), Options(width=1000))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--width", "0"), "`--width` is 0; it must be an integer >= 1."),
+        (("--out", "FILE"), r"`--out` is .*; no file can be written there \(File exists\)."),
+        (("--store", "FILE/runs"), r"`--store` is .*; no file can be written there \(Not a directory\)."),
+        (("--data-dir", "FILE/data"), "`--data-dir` is .*; it must be a folder that is there."),
+    ],
+)  # fmt: skip
+def test_a_bad_option_is_one_line_before_anything_runs(arguments, sentence, monkeypatch, tmp_path):
+    def main(options: Options) -> None:
+        """A figure."""
+        pytest.fail("it ran")
+
+    (tmp_path / "file").write_text("")
+    option, value = arguments
+    given = ["--out", str(tmp_path), option, value.replace("FILE", str(tmp_path / "file"))]
+    monkeypatch.setattr("sys.argv", ["fig.py", *given])
+    with pytest.raises(SystemExit, match=rf"^fig\.py: {sentence}$"):
+        report.cli(main, Options(), Options())
+
+
+def test_a_folder_of_the_paper_that_takes_no_file_is_told_before_the_work(tmp_path):
+    (tmp_path / "l2").write_text("")
+    with pytest.raises(ValueError, match=r"`--out` is .*l2; no file can be written there"):
+        report.Report("l2", "fig", Options(out=tmp_path))
+
+
+def test_a_damaged_json_of_the_figure_counts_as_none(tmp_path):
+    best = save(tmp_path, "paper")
+    best.write_text(best.read_text()[:-20])
+    assert save(tmp_path, "quick") == best and presets_at(tmp_path) == {"l2/fig.json": "quick"}
+
+
+@pytest.mark.parametrize("error", [MemoryError("for an array"), FileNotFoundError("of data")])
+def test_what_only_shows_later_is_one_line_too(error, monkeypatch, tmp_path):
+    def main(options: Options) -> None:
+        """A figure."""
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["fig.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=rf"^fig\.py: .*{error}"):
+        report.cli(main, Options(), Options())
+
+
+def test_a_mistake_in_a_script_keeps_its_traceback(monkeypatch, tmp_path):
+    def main(options: Options) -> None:
+        """A figure."""
+        raise KeyError("a name")
+
+    monkeypatch.setattr("sys.argv", ["fig.py", "--out", str(tmp_path)])
+    with pytest.raises(KeyError):
+        report.cli(main, Options(), Options())
 
 
 def reproduce():
@@ -186,9 +239,28 @@ def test_an_installed_copy_names_its_release_or_commit_and_keeps_the_scripts_fol
 
 def test_a_script_is_done_when_any_figure_says_it_made_it(tmp_path):
     command = "python examples/l2/fig2_10.py --preset quick"
-    content = {"preset": "quick", "provenance": {"command": command}}
+    content = {"preset": "quick", "claims": [], "provenance": {"command": command}}
     (tmp_path / "l2").mkdir()
     (tmp_path / "l2" / "fig10.json").write_text(json.dumps(content))
     assert reproduce().done(tmp_path, "l2/fig2_10", "quick")
     assert not reproduce().done(tmp_path, "l2/fig2_10", "paper")
     assert not reproduce().done(tmp_path, "l2/fig2", "quick")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"preset": "quick"}'])
+def test_a_damaged_json_is_left_out_with_a_line_and_its_script_is_not_done(
+    content, tmp_path, capsys
+):
+    save(tmp_path, "quick")
+    (tmp_path / "l2" / "other.json").write_text(content)
+    assert reproduce().gallery(tmp_path).count("\n## ") == 1
+    assert "other.json cannot be read" in capsys.readouterr().err
+    assert not reproduce().done(tmp_path, "l2/other", "quick")
+
+
+def test_reproduce_says_where_it_cannot_write(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["reproduce.py", "l2/fig5", "--out", str(tmp_path / "file")])
+    with pytest.raises(SystemExit):
+        reproduce().main()
+    assert "`--out` is" in capsys.readouterr().err

@@ -34,23 +34,23 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images."""
-    samples: int = 1000
+    samples: report.Count = 1000
     """Training samples."""
-    test_samples: int = 797
+    test_samples: report.Count = 797
     """Test samples; training samples that are not trained on join them where they are too few."""
     network: Literal["fc", "cnn", "vgg_16", "pre_resnet_32"] = "fc"
     """fc: two hidden layers; cnn: the paper's for MNIST; the others are for CIFAR-10 (Figures 11 and 12: vgg_16)."""
-    width: int = 32
+    width: report.Count = 32
     """Units of a hidden layer, channels of the first convolution; vgg_16 has its own."""
-    batch_size: int = 32
+    batch_size: report.Count = 32
     """Samples of a step."""
     augment: bool = False
     """Random crops and flips."""
-    seeds: int = 4
+    seeds: report.Count = 4
     """Runs of each schedule."""
-    members_per_batch: int | None = 1
+    members_per_batch: report.Count | None = 1
     """Runs side by side; none: measured."""
-    eval_batch_size: int | None = None
+    eval_batch_size: report.Count | None = None
     """Samples that are measured at a time; none: all."""
 
     @property

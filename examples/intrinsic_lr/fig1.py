@@ -19,15 +19,15 @@ from ntkdecay import scale_invariant as si
 class Fig1(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 6
+    seeds: report.Count = 6
     """Runs of each schedule."""
-    learning_rate: float = 0.4
+    learning_rate: report.Positive = 0.4
     """η at the beginning and in the end."""
-    l2: float = 0.005
+    l2: report.Positive = 0.005
     """λ, likewise."""
-    phase: int = 800
+    phase: report.Count = 800
     """Steps of each of the first five phases; 100 epochs in the paper."""
-    record: int = 220
+    record: report.Count = 220
     """Measurements of a run."""
 
 

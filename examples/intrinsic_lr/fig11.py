@@ -21,21 +21,21 @@ from ntkdecay import scale_invariant as si
 class Fig11(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 8
+    seeds: report.Count = 8
     """Runs at each λ_e."""
-    learning_rate: float = 0.4
+    learning_rate: report.Positive = 0.4
     """η before the change."""
-    l2: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.02, 0.04)
+    l2: tuple[report.Positive, ...] = (0.0025, 0.005, 0.01, 0.02, 0.04)
     """λ before the change."""
-    wait: int = 3000
+    wait: report.Count = 3000
     """Steps before the change."""
-    recovery: float = 4.0
+    recovery: report.Positive = 4.0
     """Time after it, in units of 1/λ_e."""
-    factor: float = 10.0
+    factor: report.Positive = 10.0
     """η is divided by it and λ multiplied."""
-    tolerance: float = 0.1
+    tolerance: report.Positive = 0.1
     """At this share of the first distance from equilibrium counts as there, in logarithms."""
-    record: int = 90
+    record: report.Count = 90
     """Measurements after the change, at geometric times."""
 
 

@@ -23,25 +23,25 @@ LINES = ("large η, then η/10", "η/10 from the beginning", "λ/10 from the beg
 class Fig210(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 8
+    seeds: report.Count = 8
     """Runs of each schedule."""
-    learning_rate: float = 0.4
+    learning_rate: report.Positive = 0.4
     """Large η of plain SGD; with momentum it is 1 − β times as large."""
-    l2: float = 0.025
+    l2: report.Positive = 0.025
     """λ."""
-    momentum: float = 0.9
+    momentum: report.Share = 0.9
     """β of Figure 2."""
-    factor: float = 10.0
+    factor: report.Positive = 10.0
     """K: the large η over the small one."""
-    first: int = 500
+    first: report.Count = 500
     """Steps of the large η."""
-    decay: int = 5000
+    decay: report.Count = 5000
     """Step of η/10 and λ = 0."""
-    end: int = 5500
+    end: report.Count = 5500
     """Steps of a run."""
-    multiples: tuple[float, ...] = (0.4, 1.0, 2.5)
+    multiples: tuple[report.Positive, ...] = (0.4, 1.0, 2.5)
     """(d): the λ_e of further runs, over that of the large η."""
-    record: int = 80
+    record: report.Count = 80
     """Measurements of a run."""
 
 

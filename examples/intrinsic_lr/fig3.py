@@ -25,20 +25,20 @@ NAMES = ("Const", "LR-decay", "WD-decay", "Const, one w_0")
 class Fig3(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 64
+    seeds: report.Count = 64
     """Trials of each schedule; 500 in the paper."""
-    learning_rate: float = 0.1
+    learning_rate: report.Positive = 0.1
     """η of the third phase."""
-    l2: float = 0.1
+    l2: report.Positive = 0.1
     """λ of the third phase."""
-    phase: int = 1000
+    phase: report.Count = 1000
     """Steps of each of the three phases; 40 epochs in the paper. With 250, 2.5/λ_e, the errors are equal and fine-tuned
     predictions still tell the schedules apart."""
-    finetune: int = 250
+    finetune: report.Count = 250
     """Steps of η/10 without λ after them; 80 epochs in the paper."""
-    record: int = 30
+    record: report.Count = 30
     """Measurements of a run."""
-    compared: int = 797
+    compared: report.Count = 797
     """Test images whose predictions are compared."""
 
 

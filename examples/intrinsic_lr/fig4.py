@@ -22,19 +22,19 @@ NAMES = ("η halved", "λ halved")
 class Fig4(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 4
+    seeds: report.Count = 4
     """Runs of each schedule."""
-    learning_rate: float = 3.2
+    learning_rate: report.Positive = 3.2
     """η at the beginning."""
-    l2: float = 0.01
+    l2: report.Positive = 0.01
     """λ at the beginning."""
-    halvings: tuple[int, ...] = (500, 1000, 1500, 2000, 3000, 5000, 10_000)
+    halvings: tuple[report.Count, ...] = (500, 1000, 1500, 2000, 3000, 5000, 10_000)
     """Steps at which η or λ is halved; epochs 200, 400, 600, 800, 1200, 2000, 4000 in the paper."""
-    decay: int = 20_000
+    decay: report.Count = 20_000
     """Step of η/10 and λ = 0; epoch 8000."""
-    end: int = 21_000
+    end: report.Count = 21_000
     """Steps of a run."""
-    record: int = 200
+    record: report.Count = 200
     """Measurements of a run, at geometric times."""
 
 

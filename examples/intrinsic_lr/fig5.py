@@ -21,23 +21,23 @@ from ntkdecay import scale_invariant as si
 class Fig5(Options):
     """Sizes of the experiment."""
 
-    samples: int = 200
+    samples: report.Count = 200
     """Training samples; 1000 in the paper."""
-    batch_size: int = 200
+    batch_size: report.Count = 200
     """All of them."""
-    seeds: int = 2
+    seeds: report.Count = 2
     """Runs with and without weight decay."""
-    learning_rate: float = 1.6
+    learning_rate: report.Positive = 1.6
     """η of the network."""
-    l2: float = 0.0025
+    l2: report.Positive = 0.0025
     """λ of the network."""
-    off: int = 6000
+    off: report.Count = 6000
     """Step at which λ becomes 0; epoch 30,000 in the paper."""
-    end: int = 8000
+    end: report.Count = 8000
     """Steps of a run."""
-    toy_steps: int = 600
+    toy_steps: report.Count = 600
     """Steps on the toy loss."""
-    apart: float = 1e-10
+    apart: report.Positive = 1e-10
     """Relative distance of its two starts in x."""
 
 

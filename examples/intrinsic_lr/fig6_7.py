@@ -26,19 +26,19 @@ from ntkdecay.training import accuracy
 class Fig67(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 4
+    seeds: report.Count = 4
     """Runs of each optimizer."""
-    learning_rate: float = 0.4
+    learning_rate: report.Positive = 0.4
     """η of plain SGD; with momentum it is 1 − β times as large."""
-    l2: float = 0.005
+    l2: report.Positive = 0.005
     """λ."""
-    momentum: float = 0.9
+    momentum: report.Share = 0.9
     """β of Figure 7."""
-    burn_in: int = 3000
+    burn_in: report.Whole = 3000
     """Steps before the first weights that count; epoch 2000 in the paper."""
-    end: int = 9000
+    end: report.Count = 9000
     """Steps of a run; epoch 8000."""
-    snapshots: int = 41
+    snapshots: report.Count = 41
     """Weights that count."""
 
 

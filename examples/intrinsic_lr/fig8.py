@@ -27,19 +27,19 @@ NTK = 1
 class Fig8(Options):
     """Sizes of the experiment."""
 
-    seeds: int = 2
+    seeds: report.Count = 2
     """Runs of each setting."""
-    learning_rate: float = 0.1
+    learning_rate: report.Positive = 0.1
     """η of the beginning, with K = 10."""
-    l2: tuple[float, float] = (0.001, 0.005)
+    l2: tuple[report.Positive, report.Positive] = (0.001, 0.005)
     """The two λ."""
-    momentum: float = 0.9
+    momentum: report.Share = 0.9
     """β."""
-    drops: tuple[int, int] = (3200, 4800)
+    drops: tuple[report.Count, report.Count] = (3200, 4800)
     """Steps at which η is divided by 10; epochs 80 and 120 in the paper."""
-    end: int = 6400
+    end: report.Count = 6400
     """Steps of a run; 160 epochs."""
-    record: int = 80
+    record: report.Count = 80
     """Measurements of a run."""
 
 

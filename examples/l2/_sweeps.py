@@ -134,31 +134,31 @@ class Setup:
 
     data: datasets.Name
     """Which images."""
-    samples: int
+    samples: report.Count
     """Training samples."""
-    test_samples: int
+    test_samples: report.Count
     """Test samples."""
-    learning_rates: tuple[float, ...]
+    learning_rates: tuple[report.Positive, ...]
     """η, ascending."""
-    l2: tuple[float, ...]
+    l2: tuple[report.NonNegative, ...]
     """λ, ascending, from 0."""
-    budget: float
+    budget: report.Positive
     """Epochs × η × λ of every run with λ > 0."""
-    most_epochs: float = np.inf
+    most_epochs: report.Unlimited = np.inf
     """Runs with λ > 0 that need more epochs are left out."""
-    zero_epochs: float = 0.0
+    zero_epochs: report.NonNegative = 0.0
     """Epochs of the runs with λ = 0."""
     zero_over_rate: bool = True
     """Whether those are divided by η."""
-    batch_size: int | None = None
+    batch_size: report.Count | None = None
     """Samples of a step; none: all."""
-    image_size: int = 0
+    image_size: report.Whole = 0
     """Pixels a side that images are enlarged to; 0: as they are."""
-    record: int = 40
+    record: report.Count = 40
     """Measurements of a run, spaced geometrically."""
-    members_per_batch: int | None = None
+    members_per_batch: report.Count | None = None
     """Runs side by side; none: measured."""
-    eval_batch_size: int | None = None
+    eval_batch_size: report.Count | None = None
     """Samples that are measured at a time; none: all."""
 
     @property

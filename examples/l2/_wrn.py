@@ -29,33 +29,33 @@ class Setting(report.Options):
 
     data: datasets.Name = "digits"
     """Which images."""
-    samples: int = 256
+    samples: report.Count = 256
     """Training samples."""
-    test_samples: int = 512
+    test_samples: report.Count = 512
     """Test samples."""
-    size: int = 0
+    size: report.Whole = 0
     """Pixels a side, if the images are to be enlarged; digits have 8."""
-    depth: int = 10
+    depth: report.Count = 10
     """Layers of the residual network."""
-    width: int = 1
+    width: report.Count = 1
     """Factor of its channels."""
-    batch_size: int = 32
+    batch_size: report.Count = 32
     """Samples of a step."""
-    eval_batch_size: int = 128
+    eval_batch_size: report.Count = 128
     """Samples of a measurement: batch normalization takes its statistics there too."""
-    learning_rate: float = 0.4
+    learning_rate: report.Positive = 0.4
     """η at the start, of the loss of SM A (mean cross entropy over 20)."""
-    momentum: float = 0.9
+    momentum: report.Share = 0.9
     """β."""
     flip: bool = False
     """Whether images are mirrored at random, which digits do not allow."""
-    padding: int = 1
+    padding: report.Whole = 1
     """Border of the random crops, in pixels."""
-    mixup: float = 1.0
+    mixup: report.Positive = 1.0
     """α of mixup; the paper does not say which."""
-    record: int = 30
+    record: report.Count = 30
     """Measurements of a run."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of initialization, batches and augmentation."""
 
     @property
@@ -165,13 +165,13 @@ def auto_l2(
 class Tuning(Setting):
     """What λ is tuned over, and what c = λ t_* is measured from, for Figures 1b, 1c, 4 and S2 to S4."""
 
-    l2: tuple[float, ...] = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+    l2: tuple[report.Positive, ...] = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
     """λ of the runs that are tuned over."""
-    budgets: tuple[float, ...] = (8, 16, 32, 64, 128)
+    budgets: tuple[report.Positive, ...] = (8, 16, 32, 64, 128)
     """Budgets T in epochs, ascending; every run has the last one."""
-    large_l2: float = 0.015
+    large_l2: report.Positive = 0.015
     """λ of the short run that c is measured from; none of `l2`."""
-    short_epochs: float = 8.0
+    short_epochs: report.Positive = 8.0
     """Its epochs."""
 
 

@@ -21,15 +21,15 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images; labels are +1 for even digits and −1 for odd ones."""
-    samples: int = 400
+    samples: report.Count = 400
     """Training samples."""
-    steps: int = 20_000
+    steps: report.Count = 20_000
     """Steps of full-batch gradient descent."""
-    every: int = 5
+    every: report.Count = 5
     """Steps from one measurement to the next."""
-    l2: float = 0.1
+    l2: report.Positive = 0.1
     """λ at the start of AutoL2, and the largest constant one."""
-    refractory: float = 0.1
+    refractory: report.Positive = 0.1
     """After a decay, λ stays for `refractory`/λ steps."""
 
 

@@ -14,23 +14,23 @@ import numpy as np
 from tqdm import tqdm
 
 from ntkdecay.deep_linear import critical_l2, fixed_points, normalization
-from ntkdecay.report import Options, Report, cli
+from ntkdecay.report import Count, Options, Positive, Report, cli
 
 
 @dataclass(frozen=True)
 class DeepLinear(Options):
     """Deep linear networks of every depth and width given, in NTK normalization."""
 
-    depths: tuple[int, ...] = (1, 2, 3, 4)
-    width: int = 16
-    widths: tuple[int, ...] = (4, 32)
+    depths: tuple[Count, ...] = (1, 2, 3, 4)
+    width: Count = 16
+    widths: tuple[Count, ...] = (4, 32)
     """Of the networks that show the scaling with n."""
-    points: int = 8
+    points: Count = 8
     """Values of λ at which networks are trained, from 0.1 to 0.97 of the critical one."""
-    rest: float = 1e-11
+    rest: Positive = 1e-11
     """Gradient below which a network counts as trained to rest."""
-    max_steps: int = 1_000_000
-    learning_rate: float = 0.03
+    max_steps: Count = 1_000_000
+    learning_rate: Positive = 0.03
     """With momentum 0.9, in units of the inverse of the largest eigenvalue of XXᵀ."""
 
 

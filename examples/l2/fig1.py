@@ -31,15 +31,15 @@ from ntkdecay import optimizers, report
 class Options(Tuning):
     """Sizes of the experiment."""
 
-    scheduled_l2: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+    scheduled_l2: tuple[report.Positive, ...] = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
     """λ of (a)."""
-    fixed_epochs: float = 32.0
+    fixed_epochs: report.Positive = 32.0
     """T of (a) where it is the same for every λ."""
-    scale: float = 0.4
+    scale: report.Positive = 0.4
     """a of (a), where T = a/λ epochs."""
-    auto_epochs: float = 128.0
+    auto_epochs: report.Positive = 128.0
     """T of (c), at most the last of the budgets."""
-    start: tuple[float, ...] = (0.1, 0.01)
+    start: tuple[report.Positive, ...] = (0.1, 0.01)
     """λ that AutoL2 starts from; the paper's is 0.1."""
 
 

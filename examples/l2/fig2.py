@@ -48,21 +48,21 @@ class Options(report.Options):
 
     fc: Setup = FC
     """The grid of (a), (b), (c): ηλ over two decades, where the paper has six."""
-    fc_widths: tuple[int, ...] = (256, 256, 256)
+    fc_widths: tuple[report.Count, ...] = (256, 256, 256)
     """Hidden layers of the fully connected network."""
-    fc_rate: float = 8.0
+    fc_rate: report.Positive = 8.0
     """η of (c)."""
-    fc_epochs: tuple[float, ...] = (50, 150, 500)
+    fc_epochs: tuple[report.Positive, ...] = (50, 150, 500)
     """Budgets of (c)."""
     wrn: Setup = WRN
     """The grid of (d), (e), (f): ηλ over 1.2 decades, where the paper has three."""
-    wrn_depth: int = 10
+    wrn_depth: report.Count = 10
     """Layers of the residual network."""
-    wrn_width: int = 1
+    wrn_width: report.Count = 1
     """Factor of its channels; 1 is a narrow stand-in."""
-    wrn_rate: float = 4.0
+    wrn_rate: report.Positive = 4.0
     """η of (f)."""
-    wrn_epochs: tuple[float, ...] = (5, 10, 20)
+    wrn_epochs: tuple[report.Positive, ...] = (5, 10, 20)
     """Budgets of (f)."""
 
 

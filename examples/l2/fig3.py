@@ -40,13 +40,13 @@ class Options(report.Options):
     """The grid of (a), (b), (c), without batch normalization: few λ, where the paper has four decades."""
     normalized: Setup = NORMALIZED
     """The grid of (d), (e), (f), with it."""
-    epochs: tuple[float, ...] = (10, 30, 100)
+    epochs: tuple[report.Positive, ...] = (10, 30, 100)
     """Budgets of (c) and (f)."""
-    filters: int = 16
+    filters: report.Count = 16
     """Channels of each convolution."""
-    dense: int = 64
+    dense: report.Count = 64
     """Width of the first dense layer."""
-    pool: int = 2
+    pool: report.Count = 2
     """Side of the pooling windows."""
 
 

@@ -24,19 +24,19 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images; labels are +1 for even digits and −1 for odd ones."""
-    samples: int = 64
+    samples: report.Count = 64
     """Training samples."""
-    widths: tuple[int, ...] = (1024, 8192)
+    widths: tuple[report.Count, ...] = (1024, 8192)
     """Widths of the trained networks, ascending."""
-    kernel_width: int = 5000
+    kernel_width: report.Count = 5000
     """Width of the other network, whose kernel makes the prediction."""
-    l2: float = 0.01
+    l2: report.NonNegative = 0.01
     """λ."""
-    learning_rate: float = 0.1
+    learning_rate: report.Positive = 0.1
     """η; time is step × η."""
-    final_time: float = 150.0
+    final_time: report.Positive = 150.0
     """When training stops."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of the initializations."""
 
 

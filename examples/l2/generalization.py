@@ -24,19 +24,19 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images; ten classes, labels one-hot less 1/10."""
-    samples: tuple[int, ...] = (100, 200, 400, 800)
+    samples: tuple[report.Count, ...] = (100, 200, 400, 800)
     """Sizes of the training set, ascending."""
-    test_samples: int = 297
+    test_samples: report.Count = 297
     """Size of the test set."""
-    label_noise: float = 0.2
+    label_noise: report.Share = 0.2
     """Fraction of the training labels that are replaced by random ones."""
-    depth: int = 3
+    depth: report.Count = 3
     """Weight layers of the ReLU network whose kernel all models use."""
-    l2: tuple[float, float, int] = (1e-5, 10.0, 19)
+    l2: tuple[report.Positive, report.Positive, report.Count] = (1e-5, 10.0, 19)
     """Smallest λ, largest λ and how many, in units of the mean diagonal of the kernel."""
-    times: int = 100
+    times: report.Count = 100
     """Times at which a trajectory may be stopped."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of the noise in the labels."""
 
 

@@ -20,21 +20,21 @@ from ntkdecay import datasets, kernels, report, stax, training
 class Options(report.Options):
     """Sizes of the experiment."""
 
-    samples: int = 64
+    samples: report.Count = 64
     """Training samples."""
-    degrees: tuple[int, ...] = (1, 2, 3, 4)
+    degrees: tuple[report.Count, ...] = (1, 2, 3, 4)
     """k, the number of layers."""
-    widths: tuple[int, ...] = (128, 512, 2048)
+    widths: tuple[report.Count, ...] = (128, 512, 2048)
     """Widths, ascending."""
-    l2: float = 0.05
+    l2: report.Positive = 0.05
     """λ."""
-    final_time: float = 10.0
+    final_time: report.Positive = 10.0
     """When training stops, in units of step × η."""
-    times: int = 40
+    times: report.Count = 40
     """Moments at which the kernel is taken."""
-    parting: float = 0.1
+    parting: report.Positive = 0.1
     """|log(‖Θ‖/‖Θ₀‖) + 2(k−1)λt| at which theory and network have parted."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of the initializations."""
 
 

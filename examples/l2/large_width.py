@@ -25,17 +25,17 @@ from ntkdecay.power_counting import Correlation
 class Options(report.Options):
     """Sizes of the experiment."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
+    widths: tuple[report.Count, ...] = (32, 64, 128, 256, 512)
     """Widths, ascending."""
-    seeds: int = 1024
+    seeds: report.Count = 1024
     """Initializations of the widest network; narrower ones get more, by 1/width², up to 8 times as many."""
-    samples: int = 3
+    samples: report.Count = 3
     """Training samples."""
-    groups: int = 32
+    groups: report.Count = 32
     """Groups of initializations, left out one by one for the error bars."""
-    at_a_time: int = 64
+    at_a_time: report.Count = 64
     """Initializations in memory together, at width 512; inversely with the square of the width."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of the initializations."""
 
 

@@ -18,11 +18,11 @@ from ntkdecay import optimizers, report
 class Options(Setting):
     """Sizes of the experiment."""
 
-    l2: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 5e-3)
+    l2: tuple[report.Positive, ...] = (5e-4, 1e-3, 2e-3, 5e-3)
     """Constant λ."""
-    epochs: float = 128.0
+    epochs: report.Positive = 128.0
     """T."""
-    start: tuple[float, ...] = (0.1, 0.01)
+    start: tuple[report.Positive, ...] = (0.1, 0.01)
     """λ that AutoL2 starts from; the paper's is 0.1."""
 
 

@@ -22,19 +22,19 @@ class Case:
     """Which one."""
     data: datasets.Name
     """Which images."""
-    samples: int
+    samples: report.Count
     """Training samples."""
-    test_samples: int
+    test_samples: report.Count
     """Test samples."""
-    learning_rate: float
+    learning_rate: report.Positive
     """η."""
-    l2: tuple[float, ...]
+    l2: tuple[report.Positive, ...]
     """Constant λ, ascending."""
-    epochs: float
+    epochs: report.Positive
     """How long each run is."""
-    batch_size: int | None = None
+    batch_size: report.Count | None = None
     """Samples of a step; none: all."""
-    start: tuple[float, ...] = (0.1,)
+    start: tuple[report.Positive, ...] = (0.1,)
     """λ that AutoL2 starts from: the paper's 0.1, and with a larger η one of the paper's ηλ."""
 
     @property
@@ -57,17 +57,17 @@ class Options(report.Options):
         Case("CNN with BN", "digits", 128, 640, 1.0, CNN_L2, 200, 32, start=(0.1, 0.01, 0.001)),
     )
     """The networks."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: tuple[report.Count, ...] = (256, 256, 256)
     """Hidden layers of the fully connected network."""
-    filters: int = 16
+    filters: report.Count = 16
     """Channels of each convolution."""
-    dense: int = 64
+    dense: report.Count = 64
     """Width of the CNN's first dense layer."""
-    pool: int = 2
+    pool: report.Count = 2
     """Side of the pooling windows."""
-    record: int = 30
+    record: report.Count = 30
     """Measurements of a run."""
-    eval_batch_size: int = 128
+    eval_batch_size: report.Count = 128
     """Samples that are measured at a time."""
 
 

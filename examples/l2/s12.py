@@ -16,13 +16,13 @@ from ntkdecay import optimizers, report
 class Options(Setting):
     """Sizes of the experiment."""
 
-    w_std: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    w_std: tuple[report.Positive, ...] = (0.5, 1.0, 2.0, 4.0)
     """σ_w."""
-    l2: tuple[float, ...] = (1e-3, 2e-3)
+    l2: tuple[report.Positive, ...] = (1e-3, 2e-3)
     """λ."""
-    scale: float = 0.4
+    scale: report.Positive = 0.4
     """a of T = a/λ epochs."""
-    early: float = 0.01
+    early: report.Positive = 0.01
     """The early time, in units of T."""
 
 

@@ -35,9 +35,9 @@ class Options(report.Options):
 
     fc: Setup = FC
     """The grid."""
-    widths: tuple[int, ...] = (256, 256, 256)
+    widths: tuple[report.Count, ...] = (256, 256, 256)
     """Hidden layers of the fully connected network."""
-    rate: float = 0.2
+    rate: report.Positive = 0.2
     """η of (c)."""
 
 

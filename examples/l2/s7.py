@@ -21,25 +21,25 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images."""
-    samples: int = 1200
+    samples: report.Count = 1200
     """Training samples."""
-    test_samples: int = 597
+    test_samples: report.Count = 597
     """Test samples."""
-    widths: tuple[int, ...] = (8, 8, 8)
+    widths: tuple[report.Count, ...] = (8, 8, 8)
     """Hidden layers: few parameters for each training label."""
-    learning_rate: float = 2.0
+    learning_rate: report.Positive = 2.0
     """η."""
-    l2: tuple[float, ...] = (0.0, 1e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+    l2: tuple[report.NonNegative, ...] = (0.0, 1e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
     """λ, ascending, from 0."""
-    seeds: int = 4
+    seeds: report.Count = 4
     """Initializations: accuracies and log t_* are their means."""
-    epochs: int = 500
+    epochs: report.Count = 500
     """Of every run."""
-    batch_size: int = 128
+    batch_size: report.Count = 128
     """Samples of a step."""
-    record: int = 50
+    record: report.Count = 50
     """Measurements of a run, spaced geometrically."""
-    members_per_batch: int | None = 1
+    members_per_batch: report.Count | None = 1
     """Runs side by side; none: measured."""
 
 

@@ -25,29 +25,29 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images."""
-    samples: int = 128
+    samples: report.Count = 128
     """Training samples."""
-    test_samples: int = 256
+    test_samples: report.Count = 256
     """Test samples."""
-    depth: int = 10
+    depth: report.Count = 10
     """Layers of the residual network, whose channels are 16, 32 and 64."""
-    batch_size: int = 32
+    batch_size: report.Count = 32
     """Samples of a step."""
-    learning_rates: tuple[float, ...] = (0.2, 0.8, 3.2)
+    learning_rates: tuple[report.Positive, ...] = (0.2, 0.8, 3.2)
     """η of (a), in equal ratios."""
-    l2: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
+    l2: tuple[report.Positive, ...] = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
     """λ, in the same ratios."""
-    epochs: tuple[int, ...] = (8, 16, 32)
+    epochs: tuple[report.Count, ...] = (8, 16, 32)
     """T of (b), ascending."""
-    epochs_a: int = 16
+    epochs_a: report.Count = 16
     """T of (a)."""
-    learning_rate: float = 0.8
+    learning_rate: report.Positive = 0.8
     """η of (b)."""
-    record: int = 8
+    record: report.Count = 8
     """Measurements of a run, spaced geometrically."""
-    members_per_batch: int | None = 1
+    members_per_batch: report.Count | None = 1
     """Runs side by side; none: measured."""
-    eval_batch_size: int | None = None
+    eval_batch_size: report.Count | None = None
     """Samples that are measured at a time; none: all."""
 
 

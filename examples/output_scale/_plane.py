@@ -46,17 +46,17 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images."""
-    samples: int = 200
+    samples: report.Count = 200
     """Training samples; 10,000 in the paper."""
-    test_samples: int = 297
+    test_samples: report.Count = 297
     """Test samples; 10,000 in the paper."""
-    width: int = 64
+    width: report.Count = 64
     """h, hidden units; 1000 in the paper."""
-    steps: int = 200
+    steps: report.Count = 200
     """Steps on all samples; 5000 in the paper."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Seed of θ_0."""
-    members_per_batch: int | None = 8
+    members_per_batch: report.Count | None = 8
     """Runs side by side; none: measured."""
 
 
@@ -64,9 +64,9 @@ class Options(report.Options):
 class PlaneOptions(Options):
     """Sizes of the experiment; the quick grid is coarse in α."""
 
-    learning_rates: tuple[float, ...] = powers(-9, 3, 0.5)
+    learning_rates: tuple[report.Positive, ...] = powers(-9, 3, 0.5)
     """η, ascending, at equal ratios."""
-    alphas: tuple[float, ...] = powers(-6, 10, 2)
+    alphas: tuple[report.Positive, ...] = powers(-6, 10, 2)
     """α, ascending."""
 
 

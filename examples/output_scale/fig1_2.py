@@ -34,13 +34,13 @@ LAZY, FAR = 1.0, 100.0
 class Scales(Options):
     """Sizes of the experiment."""
 
-    steps: int = 100
+    steps: report.Count = 100
     """Steps on all samples."""
-    record: tuple[int, ...] = (0, 9)
+    record: tuple[report.Whole, ...] = (0, 9)
     """Steps after which the next one is measured; the last is added."""
-    learning_rate: float = 1e-3
+    learning_rate: report.Positive = 1e-3
     """η of all runs."""
-    alphas: tuple[float, ...] = powers(-4, 12)
+    alphas: tuple[report.Positive, ...] = powers(-4, 12)
     """α, ascending."""
 
 

@@ -18,11 +18,11 @@ from ntkdecay import report
 class Cut(Options):
     """Sizes of the experiment."""
 
-    learning_rate: float = 1.0
+    learning_rate: report.Positive = 1.0
     """η of all runs."""
-    alphas: tuple[float, ...] = powers(-4, 4, 0.5)
+    alphas: tuple[report.Positive, ...] = powers(-4, 4, 0.5)
     """α, ascending."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[report.Seed, ...] = (0, 1, 2)
     """Seeds of θ_0; lines are means, bands from lowest to highest."""
 
 

@@ -27,17 +27,17 @@ DEGREE, LAZY = 2, 1e4
 class Scales(Options):
     """Sizes of the experiment."""
 
-    samples: int = 100
+    samples: report.Count = 100
     """Training samples."""
-    width: int = 256
+    width: report.Count = 256
     """Hidden units."""
-    steps: int = 300
+    steps: report.Count = 300
     """Steps on all samples."""
-    learning_rate: float = 1.0
+    learning_rate: report.Positive = 1.0
     """η; time is step × η."""
-    l2: float = 3e-3
+    l2: report.Positive = 3e-3
     """Λ."""
-    alphas: tuple[float, ...] = powers(0, 6)
+    alphas: tuple[report.Positive, ...] = powers(0, 6)
     """α, ascending."""
 
 

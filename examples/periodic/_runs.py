@@ -32,19 +32,19 @@ class Setup(report.Options):
     """Which images."""
     network: Literal["fc", "conv_net", "resnet_18"] = "fc"
     """Architecture."""
-    width: int = 32
+    width: report.Count = 32
     """Units of a layer, or channels of the first."""
-    samples: int = 256
+    samples: report.Count = 256
     """Training samples."""
-    test_samples: int = 512
+    test_samples: report.Count = 512
     """Test samples."""
-    batch_size: int | None = None
+    batch_size: report.Count | None = None
     """Samples of a step; none: all."""
-    every: int = 10
+    every: report.Count = 10
     """Steps between measurements."""
-    eval_batch_size: int | None = None
+    eval_batch_size: report.Count | None = None
     """Samples measured at a time; none: all."""
-    members_per_batch: int | None = 1
+    members_per_batch: report.Count | None = 1
     """Runs side by side; none: measured."""
 
     @property

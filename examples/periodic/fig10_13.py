@@ -41,27 +41,27 @@ from ntkdecay import scale_invariant as si
 class Options(Setup):
     """Sizes of the experiment."""
 
-    l2: float = 1e-3
+    l2: report.Positive = 1e-3
     """λ of Figure 10."""
-    learning_rates: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 4.0)
+    learning_rates: tuple[report.Positive, ...] = (0.1, 0.5, 1.0, 2.0, 4.0)
     """η of Figure 10, ascending."""
-    steps: int = 8000
+    steps: report.Count = 8000
     """Steps of each run of Figure 10."""
-    close: tuple[float, float] = (0.5, 1e-3)
+    close: tuple[report.Positive, report.Positive] = (0.5, 1e-3)
     """η, λ of Figure 11."""
-    jumps: tuple[float, float] = (0.5, 1e-3)
+    jumps: tuple[report.Positive, report.Positive] = (0.5, 1e-3)
     """η, λ of Figure 13."""
-    close_time: float = 3.5
+    close_time: report.Positive = 3.5
     """Steps × ηλ of the runs measured at every step."""
-    valid: float = 0.25
+    valid: report.Share = 0.25
     """t_valid of Figure 13, in parts of phase B: from there on ℓ(t) and L(t) are bounds."""
-    fixed: tuple[float, float] = (2.0, 1e-3)
+    fixed: tuple[report.Positive, report.Positive] = (2.0, 1e-3)
     """η, λ of Figure 12."""
-    fixed_steps: int = 4000
+    fixed_steps: report.Count = 4000
     """Steps of each of its runs."""
-    scales: tuple[float, ...] = (3.0, 1.0, 0.5)
+    scales: tuple[report.Positive, ...] = (3.0, 1.0, 0.5)
     """Initial norms of Figure 12, over that of initialization."""
-    stops: tuple[float, ...] = (0.3, 0.6, 0.9)
+    stops: tuple[report.Share, ...] = (0.3, 0.6, 0.9)
     """When regular training stops and the norm is fixed, in parts of the second phase B."""
 
 

@@ -19,19 +19,19 @@ from ntkdecay import scale_invariant as si
 class Options(report.Options):
     """The runs."""
 
-    start: tuple[float, float] = (0.01, 1.0)
+    start: tuple[report.Positive, report.Positive] = (0.01, 1.0)
     """(x_0, y_0)."""
-    learning_rate: float = 1.0
+    learning_rate: report.Positive = 1.0
     """η."""
-    l2: float = 0.1
+    l2: report.Positive = 0.1
     """λ of the run with decay."""
-    steps: int = 2000
+    steps: report.Count = 2000
     """Steps of each run."""
-    shown: int = 150
+    shown: report.Count = 150
     """Steps in the picture of periods."""
-    apart: float = 1e-10
+    apart: report.Positive = 1e-10
     """Relative distance of the two nearby starts in x."""
-    exponent_steps: int = 200_000
+    exponent_steps: report.Count = 200_000
     """Steps over which the Lyapunov exponents are averaged."""
 
 

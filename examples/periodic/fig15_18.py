@@ -37,29 +37,29 @@ from ntkdecay import scale_invariant as si
 class Options(Setup):
     """Sizes of the experiment."""
 
-    samples: int = 512
+    samples: report.Count = 512
     """Training samples."""
-    batch_size: int | None = 64
+    batch_size: report.Count | None = 64
     """Samples of a step."""
-    every: int = 8
+    every: report.Count = 8
     """Steps between measurements: an epoch."""
-    products: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    products: tuple[report.Positive, ...] = (5e-4, 1e-3, 2e-3)
     """ηλ of Figures 15 and 16, ascending."""
-    ratios: tuple[float, ...] = (100.0, 1000.0, 10000.0)
+    ratios: tuple[report.Positive, ...] = (100.0, 1000.0, 10000.0)
     """η/λ, ascending."""
-    steps: int = 8000
+    steps: report.Count = 8000
     """Steps of each run."""
-    scales: tuple[float, ...] = (2.0, 3.0)
+    scales: tuple[report.Positive, ...] = (2.0, 3.0)
     """Factors of the rescaled starts, from the smallest ratio."""
-    l2: float = 1e-3
+    l2: report.Positive = 1e-3
     """λ of Figure 17."""
-    learning_rates: tuple[float, ...] = (0.03, 0.25, 1.0, 4.0, 200.0)
+    learning_rates: tuple[report.Positive, ...] = (0.03, 0.25, 1.0, 4.0, 200.0)
     """η of Figure 17, ascending: too low, periodic, too high."""
-    learning_rate: float = 0.5
+    learning_rate: report.Positive = 0.5
     """η of Figure 18."""
-    decays: tuple[float, ...] = (6e-5, 5e-4, 2e-3, 8e-3, 0.4)
+    decays: tuple[report.Positive, ...] = (6e-5, 5e-4, 2e-3, 8e-3, 0.4)
     """λ of Figure 18, ascending: too low, periodic, too high."""
-    window: int = 1
+    window: report.Odd = 1
     """Measurements of the running median in which periods are sought."""
 
 

@@ -18,21 +18,21 @@ from ntkdecay import scale_invariant as si
 class Options(Setup):
     """Sizes of the experiment."""
 
-    samples: int = 512
+    samples: report.Count = 512
     """Training samples."""
-    batch_size: int | None = 64
+    batch_size: report.Count | None = 64
     """Samples of a step."""
-    every: int = 8
+    every: report.Count = 8
     """Steps between measurements: an epoch."""
-    head_norms: tuple[float, ...] = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)
+    head_norms: tuple[report.Positive, ...] = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)
     """Frobenius norms of the last layer, ascending."""
-    learning_rate: float = 2.0
+    learning_rate: report.Positive = 2.0
     """η."""
-    l2: float = 1e-3
+    l2: report.Positive = 1e-3
     """λ."""
-    steps: int = 8000
+    steps: report.Count = 8000
     """Steps of each run."""
-    window: int = 1
+    window: report.Odd = 1
     """Measurements of the running median in which periods are sought."""
 
 

@@ -24,25 +24,25 @@ from ntkdecay import scale_invariant as si
 class Options(Setup):
     """Sizes of the experiment."""
 
-    samples: int = 512
+    samples: report.Count = 512
     """Training samples."""
-    test_samples: int = 1285
+    test_samples: report.Count = 1285
     """Test samples."""
-    batch_size: int | None = 64
+    batch_size: report.Count | None = 64
     """Samples of a step."""
-    every: int = 8
+    every: report.Count = 8
     """Steps between measurements: an epoch."""
-    learning_rate: float = 1.0
+    learning_rate: report.Positive = 1.0
     """η."""
-    l2: float = 1e-3
+    l2: report.Positive = 1e-3
     """λ."""
-    steps: int = 8000
+    steps: report.Count = 8000
     """Steps of each run."""
-    seeds: int = 4
+    seeds: report.Count = 4
     """Independent runs."""
-    lags: int = 8
+    lags: report.Count = 8
     """Periods between two minima, at most."""
-    window: int = 1
+    window: report.Odd = 1
     """Measurements of the running median in which periods are sought."""
 
 

@@ -35,31 +35,31 @@ Norm = Literal["layer", "group", "instance"]
 class Options(Setup):
     """Sizes of the experiment."""
 
-    samples: int = 512
+    samples: report.Count = 512
     """Training samples."""
-    batch_size: int | None = 64
+    batch_size: report.Count | None = 64
     """Samples of a step."""
-    every: int = 8
+    every: report.Count = 8
     """Steps between measurements: an epoch."""
-    learning_rate: float = 2.0
+    learning_rate: report.Positive = 2.0
     """η of SGD; with momentum β the steps have (1 − β)η."""
-    l2: float = 1e-3
+    l2: report.Positive = 1e-3
     """λ."""
-    momentum: float = 0.9
+    momentum: report.Share = 0.9
     """β."""
-    padding: int = 1
+    padding: report.Whole = 1
     """Pixels by which augmentation shifts images, at most."""
     flip: bool = False
     """Whether it flips them too."""
-    steps: int = 8000
+    steps: report.Count = 8000
     """Steps of each run."""
     norms: tuple[Norm, ...] = ("layer", "group")
     """Normalizations of Figure 22; "instance" needs convolutions."""
-    adam_rates: tuple[float, ...] = (3e-3, 1e-2)
+    adam_rates: tuple[report.Positive, ...] = (3e-3, 1e-2)
     """η of Adam."""
-    adam_l2: float = 1e-2
+    adam_l2: report.Positive = 1e-2
     """λ of Adam, coupled: λw is part of the gradient."""
-    window: int = 1
+    window: report.Odd = 1
     """Measurements of the running median in which periods are sought."""
 
 

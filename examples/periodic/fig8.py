@@ -17,9 +17,9 @@ from ntkdecay import scale_invariant as si
 class Options(report.Options):
     """The map."""
 
-    alpha: float = 0.1
+    alpha: report.Positive = 0.1
     """α, in (0, 1/2); 2ηλ for squared norms."""
-    points: int = 200_001
+    points: report.Count = 200_001
     """Where φ is evaluated, from 0.01 to 3."""
 
 

@@ -18,19 +18,19 @@ from ntkdecay import scale_invariant as si
 class Options(report.Options):
     """The paper's setting, and how many sequences test the claims."""
 
-    alpha: float = 0.1
+    alpha: report.Positive = 0.1
     """α."""
-    least: float = 1.0
+    least: report.Positive = 1.0
     """a."""
-    most: float = 10.0
+    most: report.Positive = 10.0
     """b."""
-    x_0: float = 30.0
+    x_0: report.Positive = 30.0
     """Where the sequence of the picture starts, above √(b/α)."""
-    steps: int = 100
+    steps: report.Count = 100
     """How far the picture goes; the claims are measured over ten times as many."""
-    sequences: int = 4096
+    sequences: report.Count = 4096
     """Random sequences with starts from 0.01 to 100 times √(b/α)."""
-    seed: int = 0
+    seed: report.Seed = 0
     """Of the random β."""
 
 
