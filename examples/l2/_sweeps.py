@@ -35,7 +35,7 @@ def images(
     """
     found = datasets.standardized(datasets.load(name, options.data_dir), samples, test_samples)
     x, x_test = (
-        np.asarray(datasets.upsampled(x, size)) if size else x
+        np.asarray(jax.block_until_ready(datasets.upsampled(x, size))) if size else x
         for x in (found.x_train, found.x_test)
     )
     y, y_test = (datasets.one_hot(y, datasets.classes(name)) for y in (found.y_train, found.y_test))
