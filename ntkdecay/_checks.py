@@ -390,23 +390,33 @@ class tree(Rule):
 
     Args:
         nan: allow NaN and infinite entries.
+        empty: allow trees without arrays, but None.
+        low: least entry allowed.
     """
 
     def __init__(
-        self, *, nan: bool = False, what: str = "a tree of arrays of a floating dtype"
+        self,
+        *,
+        nan: bool = False,
+        empty: bool = False,
+        low: float | None = None,
+        what: str = "a tree of arrays of a floating dtype",
     ) -> None:
-        self.nan, self.what = nan, what
+        self.nan, self.empty, self.low, self.what = nan, empty, low, what
         self.refuses = frozenset(
-            {"text", "none", "object", "complex"} | (set() if nan else {"nan", "inf"})
+            {"text", "none", "object", "complex"}
+            | (set() if nan else {"nan", "inf"})
+            | (set() if low is None else {"negative"})
         )
 
     @property
     def asks(self) -> str:
-        return self.what + ("" if self.nan else ", all finite")
+        bounds = "" if self.low is None else f", all >= {self.low:g}"
+        return self.what + bounds + ("" if self.nan else ", all finite")
 
     def __call__(self, name: str, value: Any) -> None:
         leaves = jax.tree.leaves_with_path(value)
-        if not leaves:
+        if value is None or not (leaves or self.empty):
             raise TypeError(f"`{name}` is {shown(value)}, without arrays; it must be {self.asks}.")
         for where, leaf in leaves:
             place = f"{name}{jax.tree_util.keystr(where)}"
@@ -416,9 +426,14 @@ class tree(Rule):
             if not floating:
                 raise TypeError(f"`{place}` is {shown(leaf)}; `{name}` must be {self.asks}.")
             strict = not self.nan and not is_traced(leaf) and np.size(leaf)
-            if strict and not np.isfinite(_extent(leaf)).all():
+            extent = _extent(leaf) if strict else (0.0, 0.0)
+            if not np.isfinite(extent).all():
                 raise ValueError(
                     f"`{place}` has NaN or infinite entries; `{name}` must be {self.asks}."
+                )
+            if self.low is not None and extent[0] < self.low:
+                raise ValueError(
+                    f"`{place}` has entries from {extent[0]:g}; `{name}` must be {self.asks}."
                 )
 
 
@@ -479,17 +494,3 @@ def _extent(value: Any) -> tuple[float, float]:
         return float(jnp.min(value)), float(jnp.max(value))
     entries = np.asarray(value)
     return float(entries.min()), float(entries.max())
-
-
-def check(name: str, value: Any, allowed: Callable[[np.ndarray], Any], sentence: str) -> None:
-    """A sentence for a number, or an array of them, outside its range."""
-    if not is_traced(value) and not np.all(allowed(np.asarray(value))):
-        raise ValueError(f"`{name}` is {value}; it must be {sentence}.")
-
-
-def positive(value: np.ndarray) -> np.ndarray:
-    return (value > 0) & np.isfinite(value)
-
-
-def check_positive(name: str, value: Any, meaning: str) -> None:
-    check(name, value, positive, f"positive and finite: {meaning}")

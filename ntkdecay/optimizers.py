@@ -17,26 +17,31 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from ntkdecay._agree import alike, common_shape
 from ntkdecay._checks import (
+    Rule,
     Scalar,
     anything,
     array,
-    check,
     checked,
     either,
     flag,
     function,
     instance,
     integer,
+    is_traced,
     number,
     optional,
-    positive,
+    shown,
 )
+from ntkdecay._pieces import LIKE_PARAMS, piece, state_of
+
+RATE = either(number(low=0), function("of the step"))
 
 
 @checked(
-    learning_rate=either(number(low=0), function("of the step")),
-    l2=either(number(low=0), function("of the step")),
+    learning_rate=RATE,
+    l2=RATE,
     momentum=optional(number(low=0)),
     nesterov=flag(),
 )
@@ -60,7 +65,7 @@ def sgd(
         nesterov: as in `optax.sgd`.
 
     Raises:
-        ValueError: if `l2` or `learning_rate` is a negative number.
+        ValueError: if `l2` or `learning_rate` is a negative number; from `update` if `params` is not given.
 
     >>> import jax.numpy as jnp
     >>> from ntkdecay import optimizers
@@ -70,9 +75,10 @@ def sgd(
     >>> float(update[0])
     -0.2
     """
-    for name, value in (("learning_rate", learning_rate), ("l2", l2)):
-        if not callable(value):
-            check(name, value, lambda v: v >= 0, ">= 0")
+    return piece(_sgd, learning_rate=learning_rate, l2=l2, momentum=momentum, nesterov=nesterov)
+
+
+def _sgd(learning_rate: Any, l2: Any, momentum: Any, nesterov: bool) -> Any:
     return optax.chain(optax.add_decayed_weights(l2), optax.sgd(learning_rate, momentum, nesterov))
 
 
@@ -81,16 +87,20 @@ class AutoL2State(NamedTuple):
 
     l2: Array  # λ now
     step: Array  # of the next update
-    min_step: Array  # λ does not fall up to and including this step
+    min_step: Array  # λ does not fall up to and including this step, an integer
     least: Array  # (2,): MINLOSS, MINERROR
     recent: Array  # (patience − 1, 2): the latest measurements, the oldest first
+
+
+AUTO_L2_STATE = state_of(AutoL2State)
+MEASURED = number(nan=True, inf=True)
 
 
 @checked(
     l2=number(above=0, why="AutoL2 divides it"),
     factor=number(above=1, why="λ is divided by it"),
     refractory=number(low=0, why="in units of 1/λ steps"),
-    every=number(low=1),
+    every=number(low=1, integers=True),
     patience=integer(low=1),
 )
 def auto_l2(
@@ -135,16 +145,20 @@ def auto_l2(
     >>> round(float(update[0]), 6)
     -0.1
     """
-    check("l2", l2, positive, "> 0, as AutoL2 divides it")
-    check("factor", factor, lambda v: v > 1, "> 1, as λ is divided by it")
-    check("refractory", refractory, lambda v: v >= 0, ">= 0, in units of 1/λ steps")
-    check("every", every, _whole, "a whole number of steps, >= 1")
-    check("patience", patience, _whole, "a whole number of measurements, >= 1")
 
+    @checked(params=LIKE_PARAMS)
     def init(params: Any) -> AutoL2State:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         return auto_l2_state(l2, patience=patience, dtype=dtype)
 
+    @checked(
+        updates=LIKE_PARAMS,
+        state=AUTO_L2_STATE,
+        params=optional(LIKE_PARAMS),
+        value=MEASURED,
+        error=MEASURED,
+        extra_args=anything(),
+    )
     def update(
         updates: Any,
         state: AutoL2State,
@@ -159,15 +173,53 @@ def auto_l2(
             raise ValueError(
                 "`params` is None, but AutoL2 adds λθ: call update(grads, state, params, …)."
             )
-        measured = auto_l2_rule(state, value, error, factor=factor, refractory=refractory)
-        state = jax.tree.map(partial(jnp.where, state.step % every == 0), measured, state)
-        updates = jax.tree.map(lambda g, p: g + state.l2.astype(g.dtype) * p, updates, params)
-        return updates, state._replace(step=optax.safe_increment(state.step))
+        alike(updates=updates, params=params)
+        return _auto_l2(updates, state, params, value, error, factor, refractory, every)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-@checked(l2=number(above=0), patience=integer(low=1), dtype=anything())
+@jax.jit
+def _auto_l2(
+    updates: Any,
+    state: AutoL2State,
+    params: Any,
+    value: Any,
+    error: Any,
+    factor: Any,
+    refractory: Any,
+    every: Any,
+) -> tuple[Any, AutoL2State]:
+    measured = _measured(state, value, error, factor, refractory)
+    state = jax.tree.map(partial(jnp.where, state.step % every == 0), measured, state)
+    updates = jax.tree.map(
+        lambda g, p: None if g is None else g + state.l2.astype(g.dtype) * p,
+        updates,
+        params,
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return updates, state._replace(step=optax.safe_increment(state.step))
+
+
+class _floating(Rule):
+    """A dtype of real numbers."""
+
+    refuses = function().refuses
+
+    @property
+    def asks(self) -> str:
+        return "a floating dtype"
+
+    def __call__(self, name: str, value: Any) -> None:
+        try:
+            if jnp.issubdtype(np.dtype(value), jnp.floating):
+                return
+        except (TypeError, ValueError):
+            pass
+        raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+
+
+@checked(l2=number(above=0), patience=integer(low=1), dtype=optional(_floating()))
 def auto_l2_state(
     l2: Scalar = 0.1, *, patience: int = 2, dtype: DTypeLike | None = None
 ) -> AutoL2State:
@@ -178,19 +230,24 @@ def auto_l2_state(
     0.1
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
+    return _start(l2, int(patience), np.dtype(dtype))
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _start(l2: Any, patience: int, dtype: np.dtype) -> AutoL2State:
     return AutoL2State(
         l2=jnp.asarray(l2, dtype),
         step=jnp.zeros((), jnp.int32),
-        min_step=jnp.zeros((), dtype),
+        min_step=jnp.zeros((), jnp.int32),
         least=jnp.full(2, jnp.inf, dtype),
-        recent=jnp.full((int(patience) - 1, 2), jnp.inf, dtype),
+        recent=jnp.full((patience - 1, 2), jnp.inf, dtype),
     )
 
 
 @checked(
-    state=instance(AutoL2State, "an AutoL2State, from auto_l2_state"),
-    loss=number(nan=True, inf=True),
-    error=number(nan=True, inf=True),
+    state=AUTO_L2_STATE,
+    loss=MEASURED,
+    error=MEASURED,
     factor=number(above=1),
     refractory=number(low=0),
 )
@@ -214,6 +271,13 @@ def auto_l2_rule(
     >>> float(state.l2)
     0.1
     """
+    return _measured(state, loss, error, factor, refractory)
+
+
+@jax.jit
+def _measured(
+    state: AutoL2State, loss: Any, error: Any, factor: Any, refractory: Any
+) -> AutoL2State:
     dtype = state.l2.dtype
     now = jnp.stack([jnp.asarray(loss, dtype), jnp.asarray(error, dtype)])
     row = jnp.concatenate([state.recent, now[None]])
@@ -222,10 +286,17 @@ def auto_l2_rule(
     return AutoL2State(
         l2=l2,
         step=state.step,
-        min_step=jnp.where(rises, state.step + refractory / l2, state.min_step).astype(dtype),
+        min_step=jnp.where(rises, state.step + _rest(refractory / l2, state.step), state.min_step),
         least=jnp.where(rises, state.least, jnp.fmin(state.least, row[0])),
         recent=row[1:],
     )
+
+
+def _rest(steps: Array, step: Array) -> Array:
+    """Whole steps within so many; rounding may have put just below a whole number what is one, 0.1/(0.1/10⁵)."""
+    steps = jnp.floor(steps * (1 + 16 * jnp.finfo(steps.dtype).eps))
+    whole = jnp.minimum(steps, 2.0**30).astype(jnp.int32)
+    return jnp.minimum(whole, jnp.iinfo(jnp.int32).max - step)
 
 
 class Coefficient(NamedTuple):
@@ -258,14 +329,10 @@ def measure_c(l2: ArrayLike, time: ArrayLike, *, learning_rate: ArrayLike = 1.0)
     >>> optimizers.measure_c(l2=[0.01, 0.02], time=[100, 60])
     Coefficient(c=1.1, low=1.0, high=1.2)
     """
-    l2, time, learning_rate = np.broadcast_arrays(
-        *(np.asarray(value, float) for value in (l2, time, learning_rate))
-    )
+    runs = (np.asarray(value, float) for value in (l2, time, learning_rate))
+    l2, time, learning_rate = runs
+    common_shape(l2=l2.shape, time=time.shape, learning_rate=learning_rate.shape)
     c = (learning_rate * l2 * time).ravel()
-    if not c.size:
-        raise ValueError("`l2` and `time` are empty: c is measured from at least one run.")
-    for name, value in (("l2", l2), ("time", time), ("learning_rate", learning_rate)):
-        check(name, value, positive, "positive and finite: λ, η and t_* of runs that peaked")
     return Coefficient(float(np.median(c)), float(c.min()), float(c.max()))
 
 
@@ -301,14 +368,12 @@ def optimal_l2(
     3.3e-05
     """
     c = c.c if isinstance(c, Coefficient) else c
+    c, time, learning_rate = (
+        np.asarray(one) if isinstance(one, (list, tuple)) else one
+        for one in (c, time, learning_rate)
+    )
+    common_shape(c=np.shape(c), time=np.shape(time), learning_rate=np.shape(learning_rate))
     falls = np.asarray(decays, float)
-    for name, value in (("c", c), ("time", time), ("decays", falls)):
-        check(name, value, positive, "positive and finite, times in the unit of c")
-    check("learning_rate", learning_rate, positive, "positive and finite")
     if falls.size:
-        time = np.minimum(time, falls.min())
+        time = (jnp if is_traced(time) else np).minimum(time, falls.min())
     return c / (learning_rate * time)
-
-
-def _whole(value: np.ndarray) -> np.ndarray:
-    return (value >= 1) & (value == np.floor(value))

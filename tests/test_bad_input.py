@@ -63,8 +63,9 @@ def made(name: str) -> surface.Call:
 
 
 def rules_of(function: Any) -> dict[str, _checks.Rule]:
+    """Those of a function, of what makes an object, or of an object that is called."""
     target = function.__init__ if inspect.isclass(function) else function
-    return getattr(target, "__rules__", {})
+    return getattr(target, "__rules__", None) or getattr(type(target).__call__, "__rules__", {})
 
 
 def sentence_of(error: BaseException, name: str, parameter: str) -> None:
@@ -74,11 +75,12 @@ def sentence_of(error: BaseException, name: str, parameter: str) -> None:
 
 
 def test_every_public_name_has_an_ordinary_call():
-    names = [n for n in surface.public() if n.split(".")[0] in surface.DONE]
-    missing = [n for n in names if n not in surface.CALLS and n not in surface.EXEMPT]
-    assert not missing, f"no entry in tests/surface for {missing}"
+    missing = [n for n in surface.public() if n not in surface.CALLS and n not in surface.EXEMPT]
+    unknown = [n for n in missing if not n.startswith(surface.UNFINISHED)]
+    assert not unknown, f"no entry in tests/surface for {unknown}"
     stale = [n for n in surface.EXEMPT if n not in surface.public()]
-    assert not stale
+    stale += [u for u in surface.UNFINISHED if not any(n.startswith(u) for n in missing)]
+    assert not stale, f"tests/surface says of {stale} what is no longer so"
 
 
 @pytest.mark.parametrize("name", surface.CALLS)

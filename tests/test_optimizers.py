@@ -229,7 +229,7 @@ def test_c_is_the_median_and_c_prime_does_not_depend_on_eta():
         (lambda: auto_l2(0.0), "`l2` is 0.0; it must be a number > 0"),
         (lambda: auto_l2(factor=0.1), "`factor` is 0.1; it must be a number > 1"),
         (lambda: auto_l2(refractory=-1.0), "`refractory` is -1.0"),
-        (lambda: auto_l2(every=0), "`every` is 0; it must be a number >= 1"),
+        (lambda: auto_l2(every=0), "`every` is 0; it must be an integer >= 1"),
         (lambda: auto_l2(patience=1.5), "`patience` is 1.5"),
         (lambda: measure_c([], []), "empty"),
         (lambda: measure_c([0.1, 0.0], [1.0, 2.0]), "`l2` is .*> 0, finite"),

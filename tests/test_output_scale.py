@@ -425,14 +425,17 @@ def test_large_alpha_does_what_width_does_for_theorem_1(mirrored, power):
         (lambda: scale.critical_alpha(jnp.ones(2), eps=0.0), "`eps` is 0.0"),
         (lambda: scale.soft_hinge(X, X), r"`y` has labels other than \+1 and −1"),
         (lambda: scale.soft_hinge(Y, Y, beta=0.0), "`beta` is 0.0"),
-        (lambda: scale.one_against_all(np.array([0, 10]), 10), "from 0 to 9; .* from 0 to 10"),
+        (
+            lambda: scale.one_against_all(np.array([0, 10]), 10),
+            "`labels` go up to 10; .* from 0 to 9",
+        ),
         (lambda: scale.one_against_all(np.array([[0]]), 10), r"shape \(1, 1\)"),
-        (lambda: scale.scaled_loss(square, 1.0)(Y, Y[:, 0]), "every output needs its label"),
+        (lambda: scale.scaled_loss(square, 1.0)(Y, Y[:, 0]), r"`fx` of \(6, 2\), `y` of \(6,\)"),
         (lambda: scale.scaled_loss(lambda f, y: jnp.mean(f), 1.0)(Y, Y), r"gives shape \(\)"),
         (lambda: scale.two_layer(0), "`width` is 0"),
         (lambda: scale.scaled_softplus(-5.0), "`beta` is -5.0"),
         (lambda: scale.on_sphere(np.zeros((2, 3))), "all zeros"),
-        (lambda: scale.sign_consistency(X, X[:3]), r"shape \(6, 8\), after it \(3, 8\)"),
+        (lambda: scale.sign_consistency(X, X[:3]), r"`before` of \(6, 8\), `after` of \(3, 8\)"),
     ],
 )
 def test_bad_input_is_said_in_one_sentence(call, message):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ntkdecay._at_once import at_once
 from ntkdecay._program import Program, differ_in_size_alone
 from ntkdecay.kernels._checks import ApplyFn, exact, read_at
 from ntkdecay.kernels._stand_ins import chosen, stand_ins
@@ -37,7 +38,7 @@ def check_apart(apply_fn: ApplyFn, single: Program, params: Any, x: Array) -> No
     if n == 1 or key in seen:
         return
     tried = _few(apply_fn, params, x)
-    with jax.ensure_compile_time_eval(), exact():
+    with at_once(), exact():
         programs = (read_at(apply_fn, params, x, tried), single)
         known = stand_ins(programs, (params, chosen(x, tried)))
         if known is None:

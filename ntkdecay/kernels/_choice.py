@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay._at_once import at_once
 from ntkdecay._program import Program
 from ntkdecay.kernels._checks import exact
 from ntkdecay.kernels._factors import Method, contract, factors
@@ -30,7 +31,7 @@ def method_for(name: str, f: Program, params: Any, x: Array, apart: bool) -> Met
     """
     key = (f.text, apart)
     if key not in _known:
-        with jax.ensure_compile_time_eval(), exact():
+        with at_once(), exact():
             reason = _refusal(f, params, chosen(x, 2 if apart else len(x)), apart)
         if reason is not None:
             warnings.warn(
@@ -60,7 +61,7 @@ def _refusal(f: Program, params: Any, x: Any, apart: bool) -> str | None:
         return f"neural-tangents' structure rules cannot read it ({message:.200})"
     sizes = [np.max(np.abs(k)) for k in gradients]
     eps = float(np.finfo(x.dtype).eps)
-    for k, expected, size in zip(ours, gradients, sizes, strict=True):
+    for k, expected, size in zip(*jax.device_get((ours, gradients)), sizes, strict=True):
         # a gradient that should vanish, as that of a bias before normalization, is all rounding
         if not np.max(np.abs(k - expected)) <= eps**0.5 * size + eps * max(sizes):
             return "neural-tangents' structure rules give another kernel than its gradients"

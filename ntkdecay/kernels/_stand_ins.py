@@ -44,9 +44,9 @@ def numbers(seed: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-(3**0.5), 3**0.5, shape).astype(dtype)
 
 
-def _moved(i: int, x: Any) -> Array:
+def _moved(i: int, x: Any) -> np.ndarray:
     drawn = numbers(i + 1, x.shape, x.dtype)
     if isinstance(x, Tracer):
-        return jnp.asarray(drawn)
+        return drawn
     x = np.asarray(x)
-    return jnp.asarray(np.where(x == 0, drawn, x * (1 + drawn / 8)))
+    return np.where(x == 0, drawn, x * (1 + drawn / 8)).astype(x.dtype)

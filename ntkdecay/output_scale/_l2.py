@@ -19,16 +19,20 @@ only, the offset: L2 shrinks f_0, the centring does not follow, and α multiplie
   width does for Theorem 1, at any width, as long as a ≫ 1/α. The distance falls like 1/α.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Scalar, array, checked, function, number
-from ntkdecay.output_scale._checks import check_alpha
-from ntkdecay.output_scale._loss import Loss, scaled_loss
+from ntkdecay._agree import common_shape, same_shape
+from ntkdecay._checks import Scalar, array, checked, function
+from ntkdecay.output_scale._loss import ALPHA, LABELS, OUTPUTS, Loss, difference, scaled_loss
 
 
-@checked(loss=function("of outputs and labels"), alpha=number(above=0), fx_train_0=array())
+@checked(loss=function("of outputs and labels"), alpha=ALPHA, fx_train_0=array())
 def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
     r"""The loss (3) as a function of f, for the predictors of `ntkdecay.predict`.
 
@@ -51,14 +55,21 @@ def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
     >>> round(float(loss(jnp.ones((1, 1)), jnp.ones((1, 1)))), 4)
     0.25
     """
-    total = scaled_loss(loss, alpha)
-    return lambda fx, y: total(alpha * (fx - jnp.broadcast_to(fx_train_0, fx.shape)), y)
+    total, first = scaled_loss(loss, alpha), jnp.asarray(fx_train_0)
+
+    @checked(fx=OUTPUTS, y=LABELS)
+    def lazy_total(fx: Any, y: Any) -> Array:
+        if first.ndim:
+            same_shape(fx=fx, fx_train_0=first)
+        return total(difference(alpha, fx, first), y)
+
+    return lazy_total
 
 
 @checked(
     t=array(low=0, inf=True),
     fx_0=array(),
-    alpha=array(above=0),
+    alpha=array(above=0, why=ALPHA.why),
     l2=array(low=0),
     degree=array(low=0),
 )
@@ -79,5 +90,16 @@ def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Sca
     >>> round(float(output_scale.offset(1.0, 1.0, alpha=10.0, l2=0.1, degree=2)), 4)
     -1.8127
     """
-    check_alpha(alpha)
-    return alpha * jnp.expm1(-degree * l2 * jnp.asarray(t)) * jnp.asarray(fx_0)
+    arguments = {"t": t, "fx_0": fx_0, "alpha": alpha, "l2": l2, "degree": degree}
+    common_shape(**{name: np.shape(value) for name, value in arguments.items()})
+    return _offset(*map(jnp.asarray, arguments.values()))
+
+
+@jax.jit
+def _offset(t: Array, fx_0: Array, alpha: Array, l2: Array, degree: Array) -> Array:
+    ndim = max(value.ndim for value in (t, fx_0, alpha, l2, degree))
+    t, fx_0, alpha, l2, degree = (
+        value.reshape((1,) * (ndim - value.ndim) + value.shape)
+        for value in (t, fx_0, alpha, l2, degree)
+    )
+    return alpha * jnp.expm1(-degree * l2 * t) * fx_0

@@ -10,29 +10,31 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import same_shape
 from ntkdecay._checks import (
     Scalar,
     anything,
     array,
-    check_positive,
     checked,
     function,
     integer,
+    is_traced,
     number,
 )
-from ntkdecay.output_scale._checks import check_alpha
 
 ApplyFn = Callable[[Any, Any], Array]
 Loss = Callable[[Array, Array], Array]
 
+ALPHA = number(above=0, why="it multiplies the output, and 1/α² the loss")
+OUTPUTS, LABELS = array(nan=True, inf=True), array()
 
-@checked(apply_fn=function("of parameters and inputs"), params_0=anything(), alpha=number(above=0))
+
+@checked(apply_fn=function("of parameters and inputs"), params_0=anything(), alpha=ALPHA)
 def centred(apply_fn: ApplyFn, params_0: Any, alpha: Scalar) -> ApplyFn:
     r"""The scaled network, zero at initialization.
 
@@ -53,11 +55,21 @@ def centred(apply_fn: ApplyFn, params_0: Any, alpha: Scalar) -> ApplyFn:
     >>> float(f(1.5, 2.0))
     10.0
     """
-    check_alpha(alpha)
-    return lambda params, x: alpha * (apply_fn(params, x) - apply_fn(params_0, x))
+
+    @checked(params=anything(), x=anything())  # what `apply_fn` takes
+    def centred_apply(params: Any, x: Any) -> Array:
+        return difference(alpha, apply_fn(params, x), apply_fn(params_0, x))
+
+    return centred_apply
 
 
-@checked(loss=function("of outputs and labels"), alpha=number(above=0))
+@jax.jit
+def difference(alpha: Scalar, fx: Any, fx_0: Any) -> Array:
+    """F, from f and f_0 of the same shape or a number."""
+    return alpha * (fx - jnp.broadcast_to(fx_0, jnp.shape(fx)))
+
+
+@checked(loss=function("of outputs and labels"), alpha=ALPHA)
 def scaled_loss(loss: Loss, alpha: Scalar) -> Loss:
     r"""The training loss as a function of the scaled output.
 
@@ -81,25 +93,27 @@ def scaled_loss(loss: Loss, alpha: Scalar) -> Loss:
     >>> round(float(loss(jnp.zeros((1, 1)), jnp.ones((1, 1)))), 4)
     0.25
     """
-    check_alpha(alpha)
 
-    def total(fx: Array, y: Array) -> Array:
-        if jnp.shape(fx) != jnp.shape(y):
+    @checked(fx=OUTPUTS, y=LABELS)
+    def total(fx: ArrayLike, y: ArrayLike) -> Array:
+        same_shape(fx=fx, y=y)
+        each = loss(fx, y)  # pyright: ignore[reportArgumentType]
+        if np.shape(each) != np.shape(fx) or not np.ndim(each):
             raise ValueError(
-                f"Outputs have shape {jnp.shape(fx)} but labels {jnp.shape(y)}: every output needs its label."
-            )
-        each = loss(fx, y)
-        if each.shape != jnp.shape(fx) or not each.ndim:
-            raise ValueError(
-                f"`loss` gives shape {each.shape} for outputs of shape {jnp.shape(fx)}; it must give one number "
+                f"`loss` gives shape {np.shape(each)} for outputs of shape {np.shape(fx)}; it must give one number "
                 "for each, as this function takes the mean."
             )
-        return jnp.sum(each) / (len(each) * alpha**2)
+        return _mean(each, alpha)
 
     return total
 
 
-@checked(fx=array(nan=True, inf=True), y=array(), beta=number(above=0))
+@jax.jit
+def _mean(each: Array, alpha: Scalar) -> Array:
+    return jnp.sum(each) / (len(each) * alpha**2)
+
+
+@checked(fx=OUTPUTS, y=LABELS, beta=number(above=0, why="it is the sharpness of the hinge"))
 def soft_hinge(fx: ArrayLike, y: ArrayLike, *, beta: Scalar = 20.0) -> Array:
     r"""The soft hinge loss of each output.
 
@@ -113,22 +127,28 @@ def soft_hinge(fx: ArrayLike, y: ArrayLike, *, beta: Scalar = 20.0) -> Array:
         beta: β > 0, 20 in the paper.
 
     Raises:
-        ValueError: if β is not positive or a label, where it is known, is not ±1.
+        ValueError: if β is not positive, shapes differ, or a label, where it is known, is not ±1.
 
     >>> import jax.numpy as jnp
     >>> from ntkdecay import output_scale
     >>> output_scale.soft_hinge(jnp.array([0.0, 2.0]), jnp.ones(2)).round(3).tolist()
     [1.0, 0.0]
     """
-    check_positive("beta", beta, "it is the sharpness of the hinge")
-    if not isinstance(y, jax.core.Tracer) and not np.all(np.abs(np.asarray(y)) == 1):
+    if np.ndim(fx) and np.ndim(y):
+        same_shape(fx=fx, y=y)
+    if not is_traced(y) and not np.all(np.abs(np.asarray(y)) == 1):
         raise ValueError(
             "`y` has labels other than +1 and −1; `one_against_all` makes them of the numbers of classes."
         )
-    return jax.nn.softplus(beta * (1.0 - jnp.asarray(fx) * y)) / beta
+    return _soft_hinge(jnp.asarray(fx), jnp.asarray(y), beta)
 
 
-@checked(labels=array(low=0, ndim=1), classes=integer(low=1))
+@jax.jit
+def _soft_hinge(fx: Array, y: Array, beta: Scalar) -> Array:
+    return jax.nn.softplus(beta * (1.0 - fx * y)) / beta
+
+
+@checked(labels=array(low=0, integers=True, ndim=1), classes=integer(low=1))
 def one_against_all(labels: ArrayLike, classes: int) -> np.ndarray:
     """Labels for `soft_hinge`: (n, classes), +1 for a sample's own class and −1 for the others.
 
@@ -144,9 +164,8 @@ def one_against_all(labels: ArrayLike, classes: int) -> np.ndarray:
     [[1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.isin(labels, np.arange(classes)).all():
+    if labels.max() >= classes:
         raise ValueError(
-            f"`labels` must be (n,) whole numbers from 0 to {classes - 1}; they have shape {labels.shape} and "
-            f"values from {labels.min(initial=0)} to {labels.max(initial=0)}."
+            f"`labels` go up to {labels.max()}; they must be whole numbers from 0 to {classes - 1}, as `classes` says."
         )
     return np.where(labels[:, None] == np.arange(classes)[None], 1.0, -1.0)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import array, checked, tree
+from ntkdecay._agree import alike, same_shape
+from ntkdecay._checks import anything, array, checked, function, tree
 from ntkdecay.kernels import empirical_ntk
 
 
@@ -22,12 +24,12 @@ def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
     Raises:
         ValueError: if the shapes differ.
     """
-    before, after = jnp.asarray(before), jnp.asarray(after)
-    if before.shape != after.shape:
-        raise ValueError(
-            f"Features before training have shape {before.shape}, after it {after.shape}: they must "
-            "be of the same samples and units."
-        )
+    same_shape(before=before, after=after)
+    return _consistency(jnp.asarray(before), jnp.asarray(after))
+
+
+@jax.jit
+def _consistency(before: Array, after: Array) -> Array:
     return jnp.mean(jnp.sign(before) == jnp.sign(after))
 
 
@@ -40,9 +42,23 @@ def parameter_movement(params: Any, params_0: Any) -> Array:
     >>> float(output_scale.parameter_movement(jnp.array([3.0]), jnp.array([2.0])))
     0.5
     """
-    return optax.tree.norm(optax.tree.sub(params, params_0)) / optax.tree.norm(params_0)
+    alike(params=params, params_0=params_0)
+    return _distance(params, params_0)
 
 
+@jax.jit
+def _distance(now: Any, first: Any) -> Array:
+    """‖now − first‖/‖first‖ over all arrays of a tree."""
+    return optax.tree.norm(optax.tree.sub(now, first)) / optax.tree.norm(first)
+
+
+@checked(
+    apply_fn=function("of params and x"),
+    params=tree(),
+    params_0=tree(),
+    x=array(),
+    options=anything(),
+)
 def kernel_movement(
     apply_fn: Callable[[Any, Any], Array], params: Any, params_0: Any, x: ArrayLike, **options: Any
 ) -> Array:
@@ -67,4 +83,4 @@ def kernel_movement(
     3.0
     """
     now, first = (empirical_ntk(apply_fn, p, x, **options) for p in (params, params_0))
-    return jnp.linalg.norm(jnp.ravel(now - first)) / jnp.linalg.norm(jnp.ravel(first))
+    return _distance(now, first)

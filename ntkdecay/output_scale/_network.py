@@ -7,20 +7,48 @@ variance of f at initialization is 1, as that of ẑ is.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from scipy.integrate import quad
 
-from ntkdecay._checks import array, check_positive, checked, integer, number
+from ntkdecay._checks import (
+    array,
+    checked,
+    either,
+    instance,
+    integer,
+    is_traced,
+    prng_key,
+    tree,
+)
 
 Weights = tuple[Array, Array]  # W⁰, (d, h), and W¹, (h, outputs)
+
+
+class _sharpness(array):
+    """β, known at trace time: the softplus is scaled by a quadrature."""
+
+    def __call__(self, name: str, value: Any) -> None:
+        if is_traced(value):
+            raise TypeError(
+                f"`{name}` is traced; it must be a Python number, as its quadrature is made at trace time."
+            )
+        super().__call__(name, value)
+
+
+SHARPNESS = _sharpness(above=0, ndim=0, why="it is the sharpness of the softplus")
+WEIGHTS, INPUTS = (
+    tree(nan=True, what="(W⁰, W¹), two arrays of a floating dtype"),
+    array(nan=True, inf=True),
+)
+SHAPED = either(INPUTS, instance(jax.ShapeDtypeStruct, "a jax.ShapeDtypeStruct"))
 
 
 class TwoLayer(NamedTuple):
@@ -38,8 +66,7 @@ class TwoLayer(NamedTuple):
     preactivations: Callable[[Weights, ArrayLike], Array]
 
 
-@checked(width=integer(low=1), outputs=integer(low=1), beta=number(above=0))
-@functools.cache
+@checked(width=integer(low=1), outputs=integer(low=1), beta=SHARPNESS)
 def two_layer(width: int = 1000, outputs: int = 10, beta: float = 5.0) -> TwoLayer:
     """The network (11)–(13) of `output_scale`, without biases; equal arguments give the same functions.
 
@@ -57,28 +84,60 @@ def two_layer(width: int = 1000, outputs: int = 10, beta: float = 5.0) -> TwoLay
     >>> network.apply(network.init(jax.random.key(0), jax.numpy.ones((2, 5))), jax.numpy.ones((2, 5))).shape
     (2, 3)
     """
-    check_positive("width", width, "a number of hidden units")
-    check_positive("outputs", outputs, "a number of outputs")
-    activation = scaled_softplus(beta)
+    return _two_layer(int(width), int(outputs), float(beta))
 
+
+@functools.cache
+def _two_layer(width: int, outputs: int, beta: float) -> TwoLayer:
+    scale = _scale(beta)
+
+    @checked(key=prng_key(), x=SHAPED)
     def init(key: Array, x: ArrayLike | jax.ShapeDtypeStruct) -> Weights:
-        first, last = jax.random.split(key)
-        d = int(np.prod(np.shape(x)[1:]))
-        return jax.random.normal(first, (d, width)), jax.random.normal(last, (width, outputs))
+        return _drawn(key, math.prod(np.shape(x)[1:]), width, outputs)
 
+    @checked(params=WEIGHTS, x=INPUTS)
     def preactivations(params: Weights, x: ArrayLike) -> Array:
-        flat = _flat(x)
-        return flat @ params[0] / np.sqrt(flat.shape[1])
+        return _preactivations(params[0], _suiting(params, x, width, outputs))
 
+    @checked(params=WEIGHTS, x=INPUTS)
     def apply(params: Weights, x: ArrayLike) -> Array:
-        return activation(preactivations(params, x)) @ params[1] / np.sqrt(width)
+        return _apply(params, _suiting(params, x, width, outputs), scale, beta)
 
     return TwoLayer(init, apply, preactivations)
 
 
-@checked(beta=number(above=0))
-@functools.cache
-def scaled_softplus(beta: float = 5.0) -> Callable[[Array], Array]:
+def _suiting(params: Weights, x: ArrayLike, width: int, outputs: int) -> Array:
+    """The inputs as an array, of samples that the weights take."""
+    x = jnp.asarray(x)
+    expected = [(math.prod(x.shape[1:]), width), (width, outputs)]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    if not isinstance(params, (tuple, list)) or shapes != expected:
+        raise ValueError(
+            f"`params` has arrays of shapes {shapes}; with `x` of shape {x.shape} they must be {expected}."
+        )
+    return x
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _drawn(key: Array, d: int, width: int, outputs: int) -> Weights:
+    first, last = jax.random.split(key)
+    return jax.random.normal(first, (d, width)), jax.random.normal(last, (width, outputs))
+
+
+@jax.jit
+def _preactivations(weights: Array, x: Array) -> Array:
+    flat = x.reshape(len(x), -1)
+    return flat @ weights / math.sqrt(flat.shape[1])
+
+
+@jax.jit
+def _apply(params: Weights, x: Array, scale: float, beta: float) -> Array:
+    hidden = _softplus(_preactivations(params[0], x), scale, beta)
+    return hidden @ params[1] / math.sqrt(len(params[1]))
+
+
+@checked(beta=SHARPNESS)
+def scaled_softplus(beta: float = 5.0) -> Callable[[ArrayLike], Array]:
     r"""The activation of `output_scale`, of mean square 1 under a standard normal.
 
     .. math:: \sigma(x) = \frac{a}{\beta} \ln(1 + e^{\beta x}), \qquad
@@ -97,15 +156,35 @@ def scaled_softplus(beta: float = 5.0) -> Callable[[Array], Array]:
     >>> round(float(output_scale.scaled_softplus(1.0)(0.0)), 3)
     0.722
     """
-    check_positive("beta", beta, "it is the sharpness of the softplus")
+    return _scaled_softplus(float(beta))
+
+
+@functools.cache
+def _scaled_softplus(beta: float) -> Callable[[ArrayLike], Array]:
+    scale = _scale(beta)
+
+    @checked(x=INPUTS)
+    def activation(x: ArrayLike) -> Array:
+        return _softplus(jnp.asarray(x), scale, beta)
+
+    return activation
+
+
+@jax.jit
+def _softplus(x: Array, scale: float, beta: float) -> Array:
+    return scale * jax.nn.softplus(beta * x)
+
+
+@functools.cache
+def _scale(beta: float) -> float:
+    """a/β."""
 
     def square(x: float) -> float:
         return (np.logaddexp(0.0, beta * x) / beta) ** 2 * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
 
     exact = {"epsabs": 0.0, "epsrel": 1e-13, "limit": 200}
     halves = [quad(square, *ends, **exact)[0] for ends in ((-np.inf, 0.0), (0.0, np.inf))]
-    a = 1 / np.sqrt(sum(halves))
-    return lambda x: float(a / beta) * jax.nn.softplus(beta * x)
+    return float(1 / np.sqrt(sum(halves)) / beta)
 
 
 @checked(x=array())
@@ -120,16 +199,16 @@ def on_sphere(x: ArrayLike) -> Array:
     >>> output_scale.on_sphere(np.array([[3.0, 4.0]])).round(3).tolist()
     [[0.849, 1.131]]
     """
-    flat = _flat(x)
-    norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
-    if not isinstance(norm, jax.core.Tracer) and not np.all(np.asarray(norm) > 0):
+    flat, norm = _on_sphere(jnp.asarray(x))
+    if not is_traced(norm) and not np.all(np.asarray(norm) > 0):
         raise ValueError(
             "`x` has a sample that is all zeros, which has no direction; leave it out."
         )
-    return flat * (np.sqrt(flat.shape[1]) / norm)
+    return flat
 
 
-def _flat(x: ArrayLike) -> Array:
-    """(n, …) as (n, d)."""
-    x = jnp.asarray(x)
-    return x.reshape(len(x), -1)
+@jax.jit
+def _on_sphere(x: Array) -> tuple[Array, Array]:
+    flat = x.reshape(len(x), -1)
+    norm = jnp.linalg.norm(flat, axis=1, keepdims=True)
+    return flat * (math.sqrt(flat.shape[1]) / norm), norm

@@ -16,25 +16,24 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import alike
 from ntkdecay._checks import (
     Scalar,
-    check_positive,
     checked,
     either,
     flag,
     function,
-    instance,
     number,
     optional,
     tree,
 )
-from ntkdecay.output_scale._checks import check_alpha
+from ntkdecay._pieces import guarded, piece, transformation
+from ntkdecay.output_scale._loss import ALPHA
 
-OPTIMIZER = instance(optax.GradientTransformation, "an optax transformation")
 RATE = either(number(low=0), function("of the step"))
 
 
-@checked(optimizer=OPTIMIZER, alpha=number(above=0))
+@checked(optimizer=transformation(), alpha=ALPHA)
 def rescaled(
     optimizer: optax.GradientTransformation, alpha: Scalar
 ) -> optax.GradientTransformationExtraArgs:
@@ -57,12 +56,15 @@ def rescaled(
     >>> from ntkdecay import output_scale
     >>> optimizer = output_scale.rescaled(optax.adam(1e-3), alpha=100.0)
     """
-    check_alpha(alpha)
+    return guarded(_rescaled(optimizer, alpha))
+
+
+def _rescaled(optimizer: Any, alpha: Any) -> Any:
     return optax.chain(optax.scale(alpha), optimizer, optax.scale(1 / alpha))
 
 
 @checked(
-    alpha=number(above=0),
+    alpha=ALPHA,
     decay=number(low=0, high=1),
     eps=number(low=0),
     initial_scale=number(low=0),
@@ -94,13 +96,24 @@ def scale_by_rescaled_rms(
     >>> from ntkdecay import output_scale
     >>> optimizer = optax.chain(output_scale.scale_by_rescaled_rms(100.0), optax.scale(-1e-3))
     """
-    rms = optax.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
-    return rescaled(rms, alpha)
+    return piece(
+        _scale_by_rms,
+        alpha=alpha,
+        decay=decay,
+        eps=eps,
+        initial_scale=initial_scale,
+        eps_in_sqrt=eps_in_sqrt,
+        bias_correction=bias_correction,
+    )
+
+
+def _scale_by_rms(alpha: Any, **options: Any) -> Any:
+    return _rescaled(optax.scale_by_rms(**options), alpha)
 
 
 @checked(
     learning_rate=RATE,
-    alpha=number(above=0),
+    alpha=ALPHA,
     decay=number(low=0, high=1),
     eps=number(low=0),
     initial_scale=number(low=0),
@@ -134,21 +147,26 @@ def rescaled_rmsprop(
     >>> from ntkdecay import output_scale
     >>> optimizer = output_scale.rescaled_rmsprop(1e-3, alpha=100.0)
     """
-    rmsprop = optax.rmsprop(
-        learning_rate,
-        decay,
-        eps,
-        initial_scale,
-        eps_in_sqrt,
+    return piece(
+        _rmsprop,
+        learning_rate=learning_rate,
+        alpha=alpha,
+        decay=decay,
+        eps=eps,
+        initial_scale=initial_scale,
+        eps_in_sqrt=eps_in_sqrt,
         momentum=momentum,
         nesterov=nesterov,
         bias_correction=bias_correction,
     )
-    return rescaled(rmsprop, alpha)
+
+
+def _rmsprop(alpha: Any, **options: Any) -> Any:
+    return _rescaled(optax.rmsprop(**options), alpha)
 
 
 @checked(
-    alpha=number(above=0),
+    alpha=ALPHA,
     b1=number(low=0, high=1),
     b2=number(low=0, high=1),
     eps=number(low=0),
@@ -178,12 +196,18 @@ def scale_by_rescaled_adam(
     >>> from ntkdecay import output_scale
     >>> optimizer = optax.chain(output_scale.scale_by_rescaled_adam(100.0), optax.scale(-1e-3))
     """
-    return rescaled(optax.scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov), alpha)
+    return piece(
+        _scale_by_adam, alpha=alpha, b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov
+    )
+
+
+def _scale_by_adam(alpha: Any, **options: Any) -> Any:
+    return _rescaled(optax.scale_by_adam(**options), alpha)
 
 
 @checked(
     learning_rate=RATE,
-    alpha=number(above=0),
+    alpha=ALPHA,
     b1=number(low=0, high=1),
     b2=number(low=0, high=1),
     eps=number(low=0),
@@ -205,7 +229,20 @@ def rescaled_adam(
     >>> from ntkdecay import output_scale
     >>> optimizer = output_scale.rescaled_adam(1e-3, alpha=100.0)
     """
-    return rescaled(optax.adam(learning_rate, b1, b2, eps, eps_root, nesterov=nesterov), alpha)
+    return piece(
+        _adam,
+        learning_rate=learning_rate,
+        alpha=alpha,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        nesterov=nesterov,
+    )
+
+
+def _adam(alpha: Any, **options: Any) -> Any:
+    return _rescaled(optax.adam(**options), alpha)
 
 
 @checked(updates=tree(), gradient=tree())
@@ -217,6 +254,12 @@ def effective_learning_rate(updates: Any, gradient: Any) -> Array:
     >>> float(output_scale.effective_learning_rate(jnp.array([0.5]), jnp.array([2.0])))
     0.25
     """
+    alike(updates=updates, gradient=gradient)
+    return _ratio(updates, gradient)
+
+
+@jax.jit
+def _ratio(updates: Any, gradient: Any) -> Array:
     return optax.tree.norm(updates) / optax.tree.norm(gradient)
 
 
@@ -230,10 +273,15 @@ def second_moment(gradient: Any, steps: ArrayLike = 1, decay: ArrayLike = 0.999)
         gradient: G, like the parameters.
         steps: t; decay: ρ.
     """
+    return _second_moment(gradient, steps, decay)
+
+
+@jax.jit
+def _second_moment(gradient: Any, steps: Any, decay: Any) -> Any:
     return jax.tree.map(lambda g: (1 - decay**steps) * g**2, gradient)
 
 
-@checked(v=tree(), alpha=number(above=0), eps=number(above=0))
+@checked(v=tree(low=0), alpha=ALPHA, eps=number(above=0, why="without it there is no critical α"))
 def critical_alpha(v: Any, alpha: Scalar = 1.0, *, eps: Scalar = 1e-8) -> Array:
     r"""The output scale at which the original RMSProp stops to adapt.
 
@@ -256,8 +304,11 @@ def critical_alpha(v: Any, alpha: Scalar = 1.0, *, eps: Scalar = 1e-8) -> Array:
     >>> round(float(output_scale.critical_alpha(jnp.full(3, 1e-6))), 1)
     100000.0
     """
-    check_alpha(alpha)
-    check_positive("eps", eps, "without it there is no critical α")
+    return _critical_alpha(v, alpha, eps)
+
+
+@jax.jit
+def _critical_alpha(v: Any, alpha: Any, eps: Any) -> Array:
     leaves = jax.tree.leaves(v)
     mean = sum(jnp.sum(leaf) for leaf in leaves) / sum(leaf.size for leaf in leaves)
     return alpha * jnp.sqrt(mean) / eps

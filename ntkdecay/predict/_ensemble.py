@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._at_once import at_once
 from ntkdecay._checks import anything, array, checked, flag, function, is_traced, optional, tree
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import exact
@@ -202,7 +203,7 @@ class EnsembleFn:
         """What is not known yet is made, and kept unless the training set is traced."""
         if is_traced(self._x_train, self._kwargs):
             return make(names)
-        with jax.ensure_compile_time_eval():  # under jit too: XLA is slow at folding constants
+        with at_once():  # under jit too: XLA is slow at folding constants
             missing = tuple(name for name in names if name not in self._known)
             self._known.update(make(missing) if missing else {})
         return {name: self._known[name] for name in names}

@@ -28,9 +28,9 @@ from ntkdecay.predict._checks import as_own, check_ascending, network_degree, re
 from ntkdecay.predict._dynamics import Dynamics, products
 from ntkdecay.predict._given_solver import trajectory_by
 from ntkdecay.predict._integrate import LATE, STUCK, Marks, Options, differentiable
-from ntkdecay.predict._rates import before, boundaries, of_layers, rate
+from ntkdecay.predict._rates import before, boundaries, of_layers
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._schedule import PiecewiseConstant, rate
 from ntkdecay.predict._state import (
     Advance,
     Loss,

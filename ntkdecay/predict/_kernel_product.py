@@ -10,11 +10,20 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ntkdecay._checks import array, checked, choice, function, integer, optional
 from ntkdecay._tiles import _split
 from ntkdecay.kernels import analytic_kernel
 from ntkdecay.kernels._checks import check_dtypes
+from ntkdecay.predict._checks import as_array, float_dtype
 
 
+@checked(
+    kernel_fn=function("of x1, x2 and get"),
+    x1=array(),
+    x2=optional(array()),
+    get=choice("ntk", "nngp"),
+    tile=integer(low=1),
+)
 def kernel_vector_product(
     kernel_fn: Callable,
     x1: ArrayLike,
@@ -47,17 +56,19 @@ def kernel_vector_product(
     """
     check_dtypes((), x1=x1, x2=x2)  # before JAX would round them
     x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
-    jax.eval_shape(lambda a: analytic_kernel(kernel_fn, a, get=get, tile=tile), x1[:1])
+    jax.eval_shape(
+        lambda a, b: analytic_kernel(kernel_fn, a, b, get, tile=tile),
+        *(x if x is None else jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in (x1, x2)),
+    )
     n2 = len(x1 if x2 is None else x2)
 
-    def product(v: ArrayLike) -> Array:
-        v = jnp.asarray(v)
-        if jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == bool:
-            v = v.astype(float)  # the kernel's dtype, which it must not take from whole numbers
-        if not jnp.issubdtype(v.dtype, jnp.floating):
-            raise TypeError(f"`v` is {v.dtype}; it must be an array of real numbers.")
+    @checked(v=array(nan=True, inf=True))
+    def product(v: Any) -> Array:
+        v = as_array(v, float_dtype(v))  # which the kernel must not take from whole numbers
         if v.shape != (n2,):
-            raise ValueError(f"v has shape {v.shape}; it must be ({n2},), one entry for a sample.")
+            raise ValueError(
+                f"`v` has shape {v.shape}; it must be ({n2},), one entry for a sample."
+            )
         return _product(x1, x2, v, kernel_fn, get, min(tile, max(len(x1), n2)))
 
     return product

@@ -6,6 +6,7 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, checked
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict._checks import (
@@ -56,7 +57,8 @@ def mode(
         1e-12·max(|f0|, |y|) for γ/λ from 1e-12 to 1e12.
 
     Raises:
-        ValueError: if `degree` is outside its range, or `t`, `eigenvalue` or `l2` is negative.
+        ValueError: if `degree` is outside its range, `t`, `eigenvalue` or `l2` is negative, or shapes do not
+            broadcast.
 
     >>> from ntkdecay import predict
     >>> round(float(predict.mode(10.0, eigenvalue=1.0, l2=0.01, degree=2)), 4)
@@ -66,7 +68,9 @@ def mode(
     eigenvalue = traced_non_negative(eigenvalue, "eigenvalue", "a kernel is positive semi-definite")
     l2 = traced_non_negative(l2, "l2", "it multiplies ‖θ‖²/2 in the loss")
     arguments = as_float(t, eigenvalue, l2, f0, y)
-    ndim = max(argument.ndim for argument in arguments)
+    names = ("t", "eigenvalue", "l2", "f0", "y")
+    shapes = (argument.shape for argument in arguments)
+    ndim = len(common_shape(**dict(zip(names, shapes, strict=True))))
     t, eigenvalue, l2, f0, y = (
         argument.reshape((1,) * (ndim - argument.ndim) + argument.shape) for argument in arguments
     )

@@ -1,5 +1,6 @@
 """λ that changes with time, in pieces: the closed form holds in each and composes exactly."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,8 +8,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Rule, array, is_traced, shown
-from ntkdecay.predict._checks import L2, as_own, refuse, traced_non_negative
+from ntkdecay._checks import Rule, array, is_traced, number, shown
+from ntkdecay.predict._checks import L2, as_own, refuse
 
 
 class PiecewiseConstant(NamedTuple):
@@ -28,31 +29,67 @@ class PiecewiseConstant(NamedTuple):
     boundaries: ArrayLike
 
 
-class penalty(Rule):
-    """λ: one number >= 0, or `PiecewiseConstant`."""
+class rate(Rule):
+    """A number >= 0 or `PiecewiseConstant`; with `steps` also a function of the step; with `layers` a mapping to them."""
 
-    refuses = L2.refuses
-    _values = array(low=0, ndim=1, why="it multiplies ‖θ‖²/2 in the loss")
-    _boundaries = array(above=0, ndim=1, empty=True, why="times at which λ changes")
+    _boundaries = array(above=0, ndim=1, empty=True, why="times at which it changes")
+
+    def __init__(self, why: str, *, steps: bool = False, layers: bool = False) -> None:
+        self.one, self.steps, self.layers = number(low=0, why=why), steps, layers
+        self.refuses = self.one.refuses
 
     @property
     def asks(self) -> str:
-        return f"{L2.asks}; or `PiecewiseConstant`"
+        return f"{self.one.asks}; or `PiecewiseConstant`"
 
     def __call__(self, name: str, value: Any) -> None:
-        if callable(value):
-            raise TypeError(
-                f"`{name}` is {shown(value)}; a schedule must be `PiecewiseConstant` here: `sgd` takes functions of the step."
-            )
-        if not isinstance(value, PiecewiseConstant):
-            return L2(name, value)
-        self._values(f"{name}.values", value.values)
+        if self.layers and isinstance(value, Mapping) and value:
+            for layer, one in value.items():
+                rate(self.one.why, steps=self.steps)(f"{name}[{layer!r}]", one)
+        elif isinstance(value, PiecewiseConstant):
+            self._pieces(name, value)
+        elif callable(value) and not is_traced(value):
+            if not self.steps:
+                raise TypeError(
+                    f"`{name}` is {shown(value)}; here it is a number or `PiecewiseConstant`: `sgd` takes functions of "
+                    "the step, as optax's schedules."
+                )
+        else:
+            self.one(name, value)
+
+    def _pieces(self, name: str, value: PiecewiseConstant) -> None:
+        array(low=0, ndim=1, why=self.one.why)(f"{name}.values", value.values)
         self._boundaries(f"{name}.boundaries", value.boundaries)
-        pieces, edges = np.size(value.values), np.size(value.boundaries)
-        if edges != pieces - 1:
+        if np.size(value.boundaries) != np.size(value.values) - 1:
             raise ValueError(
-                f"`{name}` has {pieces} values and {edges} boundaries; pieces need one boundary less than values."
+                f"`{name}` has {np.size(value.values)} values and {np.size(value.boundaries)} boundaries; pieces need "
+                "one boundary less than values."
             )
+
+
+def penalty() -> Rule:
+    """λ."""
+    return rate(L2.why)
+
+
+def own(value: Any, dtype: Any, name: str) -> Any:
+    """A number or `PiecewiseConstant` as arrays; a function stays what it is."""
+    if isinstance(value, PiecewiseConstant):
+        edges = as_own(value.boundaries, dtype)
+        ascending = jnp if is_traced(edges) else np
+        falling = (ascending.diff(edges, prepend=ascending.zeros(1, dtype)) <= 0).any()
+        edges = refuse(edges, falling, f"The boundaries of `{name}` must be ascending and > 0.")
+        return PiecewiseConstant(_positive(as_own(value.values, dtype), name), edges)
+    return (
+        value if callable(value) and not is_traced(value) else _positive(as_own(value, dtype), name)
+    )
+
+
+def _positive(value: Any, name: str) -> Any:
+    """Of a traced number it is known only when the program runs."""
+    if not is_traced(value):
+        return value
+    return refuse(value, ~(value >= 0).all(), f"`{name}` must be >= 0.")
 
 
 class Pieces(NamedTuple):
@@ -89,10 +126,6 @@ class Schedule(NamedTuple):
 
 def schedule(l2: Any, dtype: Any) -> Schedule:
     """λ of the caller, a number or `PiecewiseConstant`, on which a rule has looked."""
-    values, boundaries = l2 if isinstance(l2, PiecewiseConstant) else (l2, np.zeros(0))
-    values = as_own(traced_non_negative(values, "l2", "it multiplies ‖θ‖²/2 in the loss"), dtype)
-    boundaries = as_own(boundaries, dtype)
-    np_ = jnp if is_traced(boundaries) else np
-    falling = (np_.diff(boundaries, prepend=np_.zeros(1, dtype)) <= 0).any()
-    boundaries = refuse(boundaries, falling, "The boundaries of `l2` must be ascending and > 0.")
-    return Schedule(values, boundaries)
+    found: Any = own(l2, dtype, "l2")
+    never: Any = np.zeros(0, dtype)
+    return Schedule(*found) if isinstance(l2, PiecewiseConstant) else Schedule(found, never)

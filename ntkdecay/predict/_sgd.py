@@ -25,9 +25,9 @@ from ntkdecay._checks import (
     shown,
 )
 from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
-from ntkdecay.predict._rates import at_step, of_layers, own, rate, split
+from ntkdecay.predict._rates import at_step, of_layers, split
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._schedule import PiecewiseConstant
+from ntkdecay.predict._schedule import PiecewiseConstant, own, rate
 from ntkdecay.predict._state import (
     Advance,
     Loss,

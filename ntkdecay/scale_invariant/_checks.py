@@ -6,19 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, is_traced
 
 NORM2 = array(above=0, why="a scale-invariant function is not defined at weights that are zero")
 TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
-
-
-def common_shape(**shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape to which the named ones broadcast."""
-    try:
-        return np.broadcast_shapes(*shapes.values())
-    except ValueError:
-        listed = ", ".join(f"`{name}` of {shape}" for name, shape in shapes.items())
-        raise ValueError(f"These shapes do not broadcast together: {listed}.") from None
 
 
 def together(**values: Any) -> list[Array]:

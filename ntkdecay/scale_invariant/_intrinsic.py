@@ -15,13 +15,13 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import Scalar, array, checked, is_traced, number
 from ntkdecay.scale_invariant._checks import (
     NORM2,
     TURNS,
     check_product,
     check_rates,
-    common_shape,
     plain,
     together,
 )

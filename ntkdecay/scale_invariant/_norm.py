@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from ntkdecay import _checks
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import (
     Scalar,
     array,
@@ -33,7 +34,6 @@ from ntkdecay.scale_invariant._checks import (
     check_interval,
     check_product,
     check_rates,
-    common_shape,
     together,
 )
 from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps

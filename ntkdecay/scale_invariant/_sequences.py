@@ -17,8 +17,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, checked, integer, is_traced, optional
-from ntkdecay.scale_invariant._checks import check_interval, common_shape, together
+from ntkdecay.scale_invariant._checks import check_interval, together
 
 SHARE = array(
     above=0, below=0.5, why="below 1/2: the share that a step takes away, 2ηλ for squared norms"

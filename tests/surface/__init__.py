@@ -3,7 +3,7 @@
 `CALLS` maps "package.name" to a function that gives `Call(function, arguments)`, and, with `other=True`, the
 same call with other numbers: equal shapes, dtypes, options and function objects. A closure that a function gives
 has an entry of its own, "package.name()". A package's file is `tests/surface/<package>.py`; names that are no
-functions of a user's arguments (results, protocols, constants) stand in its `EXEMPT` with the reason.
+functions of a user's arguments (results, protocols, constants) stand in `EXEMPT` with the reason.
 """
 
 import importlib
@@ -55,9 +55,8 @@ def call(name: str) -> Callable[[Maker], Maker]:
     return register
 
 
-DONE = [module.name for module in pkgutil.iter_modules(__path__)]
-for module in DONE:
-    importlib.import_module(f"{__name__}.{module}")
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")
 
 PACKAGES = (
     "datasets",
@@ -73,6 +72,8 @@ PACKAGES = (
     "scale_invariant.networks",
     "training",
 )
+# names, and beginnings of names, whose calls are still to be written
+UNFINISHED = ("predict.gradient_descent_mse_matrix_free",)
 
 
 def public() -> list[str]:
