@@ -11,6 +11,7 @@ The Jacobian is that of Σ_l F_l² Θ_l H, H = ∂²L/∂f², and so is what an 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,12 @@ def oscillator(
     """a and ȧ at t, of ä = −λa − μȧ."""
     x = (friction**2 / 4 - l2) * t**2
     # C = cosh √x, S = sinh √x / √x, entire in x; with e^{−μt/2} nothing overflows
-    small, above = jnp.abs(x) < 1, x > 0
+    small, above = jnp.abs(x) < 0.01, x > 0
     cosh = sinhc = jnp.ones_like(x)
     near = jnp.where(small, x, 0.0)
-    for n in range(9, 0, -1):
-        cosh = 1 + cosh * near / ((2 * n - 1) * 2 * n)
-        sinhc = 1 + sinhc * near / (2 * n * (2 * n + 1))
+    for n in range(5, 0, -1):
+        cosh = 1 + cosh * near * (1 / ((2 * n - 1) * 2 * n))
+        sinhc = 1 + sinhc * near * (1 / (2 * n * (2 * n + 1)))
     damped = jnp.exp(-friction * t / 2)
     root = jnp.sqrt(jnp.where(small, 1.0, jnp.abs(x)))
     # the slower of the two real rates, −μt/2 + √x, without cancellation
@@ -111,12 +112,22 @@ class Dynamics:
         return f if self.friction is None else jnp.concatenate([f, self.change(t, y)[1:]])
 
     def stiffest(self, t: Array, y: Array, v: Array) -> tuple[Array, Array]:
-        """The fastest rate, by a step of power iteration on Σ F_l² Θ_l H, and the next `v`."""
+        """The fastest rate, from below, by two steps of power iteration on Σ F_l² Θ_l H, and the next `v`.
+
+        In the product of Θ, in which it is self-adjoint: |Hv|² = Hv·(Σ F_l² Θ_l Hv).
+        """
         _, each = self.net.factors(self.scale(t)[0])
-        v = v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
-        w = each[:, None, None] * self.curvature(self.outputs(t, y), v)[None]
-        v = jnp.tensordot(each, self.products(w), 1)
-        return self._rate(jnp.linalg.norm(v)), v
+        f, tiny = self.outputs(t, y), jnp.finfo(v.dtype).tiny
+
+        def onward(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            v, size, _ = state
+            w = self.curvature(f, v / jnp.maximum(size, tiny))
+            v = jnp.tensordot(each, self.products(each[:, None, None] * w[None]), 1)
+            size = jnp.sqrt(jnp.maximum(jnp.vdot(w, v), 0.0))
+            return v, size, size
+
+        v, _, rate = jax.lax.fori_loop(0, 2, onward, (v, jnp.linalg.norm(v), jnp.zeros_like(t)))
+        return self._rate(rate), jax.lax.stop_gradient(v)
 
     def rate(self, t: Array, apart: Array, change: Array) -> tuple[Array, Array]:
         """The same from two points that are `apart` and how F changes between them."""
@@ -129,19 +140,25 @@ class Dynamics:
         return self._rate(jnp.linalg.norm(v) / jnp.maximum(jnp.linalg.norm(apart), tiny)), v
 
     def _rate(self, rate: Array) -> Array:
-        rate = jax.lax.stop_gradient(rate)
-        return rate if self.friction is None else jnp.sqrt(rate)
+        rate = rate if self.friction is None else jnp.sqrt(rate)
+        return jax.lax.stop_gradient(jnp.maximum(rate, self.slow()))
 
-    def horizon(self, t: Array, left: Array) -> Array:
-        """How long the fastest rate of now would have to last for the steps it costs until `left` later."""
-        each, fall = jax.jvp(
-            lambda t: self.net.factors(self.scale(t)[0])[1], (t,), (jnp.ones_like(t),)
-        )
+    def ahead(self, t: Array, rate: Array, left: Array) -> Array:
+        """∫ of the fastest rate, now `rate`, until `left` later: the kernel's part of it decays, λ and μ do not."""
+        a, velocity = self.scale(t)
+        if self.friction is None:
+            velocity = jnp.zeros_like(a) if self.net.l2_from == "init" else -self.l2 * a
+        each, fall = jax.jvp(lambda a: self.net.factors(a)[1], (a,), (velocity,))
         power = 2 if self.friction is None else 1
         decay = power * (-fall / jnp.maximum(each, jnp.finfo(each.dtype).tiny)).min()
         decays = decay > 0
         safe = jnp.where(decays, decay, 1.0)
-        return jax.lax.stop_gradient(jnp.where(decays, -jnp.expm1(-safe * left) / safe, left))
+        lasting = jnp.where(decays, -jnp.expm1(-safe * left) / safe, left)
+        return jax.lax.stop_gradient(rate * lasting + self.slow() * left)
+
+    def slow(self) -> Array:
+        """The rate that does not decay."""
+        return self.l2.max() if self.friction is None else self.friction
 
     def solver(self, t: Array, y: Array, sigma: Array) -> Callable[[Array], Array]:
         """r ↦ (σ − J)^{−1} r: eliminating w leaves an equation in f, (1 + Σ_l F_l²/rate_l Θ_l H) δf = r'."""

@@ -128,8 +128,9 @@ def gradient_descent(
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0, and the kernel stands still.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
         solver: of diffrax, for those who want one. By default Tsit5, explicit, whose steps are at most about 3/γ_max
-            long, with γ_max the fastest rate of the flow; where that is what limits them, and a step of Rodas5P, which
-            factorizes a matrix of outputs², is worth the steps it saves, Rodas5P goes on.
+            long, with γ_max the fastest rate of the flow; where that is what limits them, what costs least from there
+            on: without momentum Runge-Kutta-Chebyshev, whose number of products with the kernels grows as the root of
+            γ_max t, or Rodas5P, which factorizes a matrix of outputs² in each of few steps.
         rtol, atol: of a step, in f on the training points, root mean square; by default 1e-6 and 1e-8 in float64,
             1e-4 and 1e-5 in float32. At an eigenvalue ratio of 1e8 rounding forbids much tighter ones.
         max_steps: an error after as many.
@@ -208,7 +209,7 @@ def _flow(loss: Loss, solver: Any, max_steps: int) -> Advance:
 
         own = (net, f0, marks.l2[0], friction, point.a, velocity.a, constants)
         if solver is None:
-            options = Options(max_steps, price(*net.outputs_shape, len(net.kernels)))
+            options = walk_options(net, max_steps, friction is not None)
             found, status = differentiable(dynamics, options, (own, y, marks, settings.tolerance))
         else:
             found, status = trajectory_by(
@@ -226,6 +227,10 @@ def _marks(
 ) -> tuple[Marks, Array]:
     """The times and those at which λ changes, in order, and where the times are among them."""
     last, marks = times[-1], times
+    if not edges:
+        whole = jnp.broadcast_to(last, marks.shape)
+        rates = jnp.stack([jnp.broadcast_to(one, marks.shape) for one in l2], axis=1)
+        return Marks(marks, whole, rates), jnp.arange(times.size)
     inside = [jnp.clip(unit * edge - age, 0, last) for edge in edges]
     marks = jnp.concatenate([times, *inside])
     order = jnp.argsort(marks)
@@ -240,11 +245,17 @@ def _marks(
     return Marks(marks, goal, rates), jnp.argsort(order)[: times.size]
 
 
+def walk_options(net: Wide, max_steps: int, momentum: bool) -> Options:
+    """Which kinds of step a flow has."""
+    cost = price(*net.outputs_shape, len(net.kernels))
+    return Options(max_steps, cost if momentum or cost < 500 else np.inf, not momentum)
+
+
 def price(m: int, o: int, layers: int) -> float:
-    """What a step of Rodas5P costs in steps of Tsit5, by their operations; inf where its matrix is too large."""
+    """What a step of Rodas5P costs in products with the kernels, by operations; inf where its matrix is too large."""
     size = m * o
     if size > 6000:
         return np.inf
     product = layers * max(m * m * o / 1e10, m * m / 1e9) + 5e-6
     solve = size**3 / 2e10 + size**2 * (m / 1e10 + 2e-8)
-    return (16 * product + solve + 5e-5) / (6 * product)
+    return (16 * product + solve + 5e-5) / product

@@ -1,8 +1,9 @@
-"""The walk along an ODE: steps as long as the tolerance allows, explicit until implicit ones are cheaper.
+"""The walk along an ODE: steps as long as the tolerance allows, of the method that is cheapest from there on.
 
-Tsit5 goes as long as accuracy limits its steps. Where stability does, the steps still to come at this length
-are weighed against those of Rodas5P, and what is cheaper goes on; Rodas5P gives way again where Tsit5's steps
-could be nearly as long. A derivative is that of the steps taken.
+Tsit5 goes as long as accuracy limits its steps. Where stability does, the products with the kernels still to
+come at this length are weighed against those of a stabilized method and the factorizations of Rodas5P, and what
+is cheapest goes on; Tsit5 comes back where its steps could be nearly as long. A derivative is that of the steps
+taken; backwards, of Tsit5's and Rodas5P's.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from jax import Array
 
 from ntkdecay.predict._dynamics import Dynamics
 from ntkdecay.predict._linear import linear_call
+from ntkdecay.predict._stabilized import WEIGHTS as STABILIZED_WEIGHTS
+from ntkdecay.predict._stabilized import most_stages, reach, stabilized_step
 from ntkdecay.predict._steps import (
     RODAS_WEIGHTS,
     STAGES,
@@ -28,15 +31,32 @@ from ntkdecay.predict._steps import (
 )
 
 REACH = 3.3  # |hλ| up to which Tsit5 is stable
-IMPLICIT_STEPS = 6.0  # of Rodas5P, for each doubling of time
+COST = 6  # of a step of Tsit5, in products with the kernels
+EXPLICIT, STABILIZED, IMPLICIT = range(3)
 
 
 class Options(NamedTuple):
     """How the walk is done: numbers known when it is compiled."""
 
     max_steps: int
-    price: float  # of an implicit step in explicit ones; inf: there are none
+    price: float  # of an implicit step in products with the kernels; inf: there are none
+    stabilized: bool  # whether the fast rates are real, as a stabilized step needs them
     reverse: bool = False  # whether its loops can be differentiated backwards
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """The kinds of step there are."""
+        others = [STABILIZED] * (self.stabilized and not self.reverse)
+        return (EXPLICIT, *others, *[IMPLICIT] * (self.price < np.inf))
+
+
+class Tried(NamedTuple):
+    """A step that may be taken."""
+
+    step: Step
+    h: Array
+    rate: Array  # the fastest one of the flow
+    direction: Array  # (m, o), where that is
 
 
 class Walk(NamedTuple):
@@ -44,16 +64,15 @@ class Walk(NamedTuple):
 
     t: Array
     y: Array
-    slope: Array  # F(t, y)
     h: Array  # of the next step
     error: Array  # of the last one, in units of the tolerance
     steps: Array
-    implicit: Array  # whether the next step is
-    stiff: Array  # how many steps stability has limited
-    direction: Array  # (m, o), where the flow is stiffest
+    kind: Array  # of the next step
+    count: Array  # of steps that were for another kind
     before: tuple[Array, Array, Array]  # t, y and h of the last step
-    increments: Array
     weights: Array  # of its increments, (STAGES, 4)
+    tried: Tried  # the last one, whose slope is F(t, y)
+    slope: Array  # F(t, y)
     resting: Array  # a speed of f that is none
     end: Array  # GOING, STILL: nothing moves any more, or STUCK: no step is short enough
 
@@ -74,19 +93,21 @@ def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
     bend = jnp.linalg.norm((dynamics(t + small, y + small * slope) - slope).reshape(-1)) / small
     h = jnp.where(size > 0, 0.3 * tolerance[0] ** 0.2 * size / jnp.maximum(bend, tiny), 1.0)
     one, zero = jnp.ones_like(t), jnp.zeros_like(t)
+    increments = jnp.zeros((STAGES, *y.shape), y.dtype)
     return Walk(
         t=t,
         y=y,
-        slope=slope,
         h=jax.lax.stop_gradient(h),
         error=one,
         steps=jnp.zeros((), int),
-        implicit=jnp.zeros((), bool),
-        stiff=zero,
-        direction=jnp.zeros_like(y[0, 0, 0]),
+        kind=jnp.full((), EXPLICIT),
+        count=zero,
         before=(t, y, one),
-        increments=jnp.zeros((STAGES, *y.shape), y.dtype),
         weights=jnp.asarray(TSIT5_WEIGHTS, y.dtype),
+        tried=Tried(
+            Step(increments, y, slope, jnp.zeros_like(y)), one, one, jnp.zeros_like(y[0, 0, 0])
+        ),
+        slope=slope,
         resting=jax.lax.stop_gradient(
             jnp.finfo(y.dtype).eps ** 0.75 * rms(dynamics.change(t, slope))[0]
         ),
@@ -94,16 +115,61 @@ def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
     )
 
 
-def _after(
-    dynamics: Dynamics,
-    walk: Walk,
-    goal: Array,
-    tolerance: Array,
-    weights: object,
-    step: Step,
-    h: Array,
-) -> tuple[Walk, Array]:
-    """The walk after a step, or before a shorter one, and whether it was taken."""
+def explicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+    """A step of Tsit5; two stages at its end tell how fast F changes with y."""
+    step = explicit_step(dynamics, walk.t, walk.y, walk.slope, h)
+    row = jnp.asarray(TSIT5_A[6] - TSIT5_A[5], walk.y.dtype)
+    change = (step.increments[6] - step.increments[5]) / h
+    return Tried(step, h, *dynamics.rate(walk.t + h, combine(row, step.increments), change))
+
+
+def stabilized(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+    """A step of as many stages as its length needs."""
+    rate, direction = dynamics.stiffest(walk.t, walk.y, walk.tried.direction)
+    bound = 1.2 * (rate + dynamics.slow())  # power iterations come from below
+    h = jnp.minimum(h, reach(most_stages(tolerance[0]), bound))
+    step = stabilized_step(dynamics, walk.t, walk.y, walk.slope, h, bound)
+    # of second order, there are so many of them that their errors add up
+    return Tried(step._replace(error=4 * step.error), h, rate, direction)
+
+
+def implicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+    """A step of Rodas5P."""
+    rate, direction = dynamics.stiffest(walk.t, walk.y, walk.tried.direction)
+    step = implicit_step(dynamics, dynamics.solver, walk.t, walk.y, walk.slope, h)
+    return Tried(step, h, rate, direction)
+
+
+STEPS = (explicit, stabilized, implicit)
+ORDERS = np.array([5.0, 3.0, 5.0])
+WEIGHTS = np.stack([TSIT5_WEIGHTS, STABILIZED_WEIGHTS, RODAS_WEIGHTS])
+
+
+def when(condition: Array, function: Callable[[Any], Any], x: Any, reverse: bool) -> Any:
+    """`function(x)` or `x`; of several walks at once none pays for it if none wants it, which `cond` does not give."""
+    if reverse:
+        return jax.lax.cond(condition, function, lambda x: x, x)
+    return jax.lax.while_loop(
+        lambda state: state[0],
+        lambda state: (jnp.zeros((), bool), function(state[1])),
+        (condition, x),
+    )[1]
+
+
+def onward(
+    dynamics: Dynamics, walk: Walk, goal: Array, last: Array, tolerance: Array, options: Options
+) -> Walk:
+    """A step of the walk, or a shorter one proposed; where one of several is at its end, it stays there."""
+    h = jnp.where(walk.t < goal, jnp.minimum(walk.h, goal - walk.t), 1.0)
+    tried = walk.tried
+    for kind in options.kinds:
+        tried = when(
+            walk.kind == kind,
+            lambda _, kind=kind: STEPS[kind](dynamics, walk, h, tolerance),
+            tried,
+            options.reverse,
+        )
+    step, h = tried.step, tried.h
     t = jnp.where(h == goal - walk.t, goal, walk.t + h)
     old, new = dynamics.values(walk.t, walk.y), dynamics.values(t, step.y)
     allowed = tolerance[1] + tolerance[0] * jnp.maximum(rms(old), rms(new))
@@ -111,10 +177,11 @@ def _after(
     moved = rms(dynamics.change(t, step.slope))
     error = jnp.where(jnp.isfinite(error) & jnp.isfinite(moved).all(), error, jnp.inf)
     taken, error = error <= 1, jnp.clip(error, 1e-4, 1e10)
+    order = jnp.asarray(ORDERS, error.dtype)[walk.kind]
     factor = jnp.where(
         taken,
-        jnp.clip(0.9 * error**-0.17 * walk.error**0.04, 0.2, 10.0),
-        jnp.clip(0.9 * error**-0.2, 0.1, 0.9),
+        jnp.clip(0.9 * error ** (-0.85 / order) * walk.error ** (0.2 / order), 0.2, 10.0),
+        jnp.clip(0.9 * error ** (-1 / order), 0.1, 0.9),
     )
     # A step cut off by the goal says little of the next one.
     following = jnp.where(
@@ -122,6 +189,9 @@ def _after(
     )
     following = jax.lax.stop_gradient(following)
     still = jnp.isinf(goal) & ((moved * t <= allowed).all() | (moved.max() <= walk.resting))
+    kind, count = following_kind(
+        dynamics, walk, tried, t, following, taken, last, tolerance, options
+    )
     return walk._replace(
         t=jnp.where(taken, t, walk.t),
         y=jnp.where(taken, step.y, walk.y),
@@ -129,58 +199,62 @@ def _after(
         h=following,
         error=jnp.where(taken, error, walk.error),
         steps=walk.steps + 1,
+        kind=kind,
+        count=count,
         before=(walk.t, walk.y, h),
-        increments=step.increments,
-        weights=jnp.asarray(weights, walk.y.dtype),
+        weights=jnp.asarray(WEIGHTS, walk.y.dtype)[walk.kind],
+        tried=tried,
         end=jnp.where(
             taken,
             jnp.where(still, STILL, GOING),
             jnp.where(walk.t + following > walk.t, GOING, STUCK),
         ),
-    ), taken
-
-
-def _length(walk: Walk, goal: Array) -> Array:
-    """The next step's length; also where, one of several, the walk has come to its end and stays there."""
-    return jnp.where(walk.t < goal, jnp.minimum(walk.h, goal - walk.t), 1.0)
-
-
-def explicit(
-    dynamics: Dynamics, walk: Walk, goal: Array, last: Array, tolerance: Array, options: Options
-) -> Walk:
-    """A step of Tsit5, and whether the next one should be."""
-    h = _length(walk, goal)
-    step = explicit_step(dynamics, walk.t, walk.y, walk.slope, h)
-    after, taken = _after(dynamics, walk, goal, tolerance, TSIT5_WEIGHTS, step, h)
-    if options.price == jnp.inf:
-        return after
-    # two stages at the step's end tell how fast F changes with y
-    row = jnp.asarray(TSIT5_A[6] - TSIT5_A[5], walk.y.dtype)
-    apart = combine(row, step.increments)
-    rate, direction = dynamics.rate(
-        walk.t + h, apart, (step.increments[6] - step.increments[5]) / h
     )
-    stiff = jnp.maximum(walk.stiff + jnp.where(taken & (h * rate > 0.6 * REACH), 1.0, -1.0), 0.0)
-    # what is ahead, both ways, in explicit steps; a way that is far cheaper is not waited for
-    left = jnp.minimum(dynamics.horizon(after.t, last - after.t), 1e8 / rate)
-    ahead = left * rate / REACH
-    other = IMPLICIT_STEPS * options.price * jnp.log2(2 + left * rate)
-    wait = 5 + jnp.minimum(0.2 * other * jnp.minimum(other / ahead, 1.0), 0.1 * options.max_steps)
-    switch = (stiff > wait) & (ahead > jnp.minimum(other, options.max_steps))
-    return after._replace(implicit=switch, stiff=jnp.where(switch, 0.0, stiff), direction=direction)
 
 
-def implicit(
-    dynamics: Dynamics, walk: Walk, goal: Array, last: Array, tolerance: Array, options: Options
-) -> Walk:
-    """A step of Rodas5P, and whether the next one should be."""
-    h = _length(walk, goal)
-    step = implicit_step(dynamics, dynamics.solver, walk.t, walk.y, walk.slope, h)
-    after, taken = _after(dynamics, walk, goal, tolerance, RODAS_WEIGHTS, step, h)
-    rate, direction = dynamics.stiffest(after.t, after.y, walk.direction)
-    grows = taken & (after.h > 1.5 * h)  # how long its steps can be is not known yet
-    back = ~grows & (rate * after.h < 0.5 * REACH * options.price)
-    return after._replace(implicit=~back, direction=direction)
+def following_kind(
+    dynamics: Dynamics,
+    walk: Walk,
+    tried: Tried,
+    t: Array,
+    following: Array,
+    taken: Array,
+    last: Array,
+    tolerance: Array,
+    options: Options,
+) -> tuple[Array, Array]:
+    """The kind of the next step, of length `following`, and how many steps were for another kind.
+
+    `ahead` is the fastest rate times what is left of time. An explicit step is as long as 3.3/rate; of the others
+    accuracy allows so many for each doubling of time. Stabilized ones have stages as the root of their length.
+    """
+    kinds, now, small = options.kinds, walk.kind, tolerance[0]
+    if kinds == (EXPLICIT,):
+        return now, walk.count
+    ahead = jnp.minimum(dynamics.ahead(t, tried.rate, last - t), 1e8)
+    costs = (  # in products with the kernels
+        ahead * COST / REACH,
+        3.5 * jnp.sqrt(0.8 * small ** (-1 / 3) * ahead) + ahead / most_stages(small),
+        0.4 * small**-0.2 * options.price * jnp.log2(2 + ahead),
+    )
+    found = jnp.stack([costs[kind] for kind in kinds])
+    cost, best = found.min(), jnp.asarray(kinds)[jnp.argmin(found)]
+    # a way that is far cheaper is not waited for
+    share = jnp.minimum(cost / costs[EXPLICIT], 1.0)
+    wait = 5 + jnp.minimum(0.2 * cost / COST * share, 0.1 * options.max_steps)
+    # Tsit5 is not taken up at once: what stability let grow has to fade first, or how long steps can be is not known
+    own = now == EXPLICIT
+    calm = jnp.array([0.0, REACH, min(0.5 * REACH / COST * options.price, 1e30)], small.dtype)[now]
+    grows = following > jnp.where(now == STABILIZED, 1.1, 1.5) * tried.h
+    pressed = tried.h * tried.rate > 0.6 * REACH
+    other = taken & jnp.where(own, pressed, ~grows & (tried.rate * following < calm))
+    count = jnp.where(other, walk.count + 1, jnp.where(own, jnp.maximum(walk.count - 1, 0.0), 0.0))
+    patience = jnp.where(own, wait, jnp.where(now == STABILIZED, 5.0, 0.0))
+    switch = (count > patience) & ~(own & (best == EXPLICIT))
+    return (
+        jnp.where(switch, jnp.where(own, best, EXPLICIT), now),
+        jnp.where(switch, 0.0, count),
+    )
 
 
 def walk_to(
@@ -197,41 +271,14 @@ def walk_to(
     def going(walk: Walk) -> Array:
         return (walk.t < mark) & (walk.end == GOING) & (walk.steps < options.max_steps)
 
-    arguments = (goal, last, tolerance, options)
-    if options.price == jnp.inf:
-        phases = [(explicit, None)]
-    else:
-        phases = [(explicit, False), (implicit, True)]
+    def step(walk: Walk) -> Walk:
+        return onward(dynamics, walk, goal, last, tolerance, options)
 
     if options.reverse:
         import equinox.internal as eqxi
 
-        def either(walk: Walk) -> Walk:
-            if len(phases) == 1:
-                return explicit(dynamics, walk, *arguments)
-            return jax.lax.cond(
-                walk.implicit,
-                lambda walk: implicit(dynamics, walk, *arguments),
-                lambda walk: explicit(dynamics, walk, *arguments),
-                walk,
-            )
-
-        return eqxi.while_loop(
-            going, either, walk, max_steps=options.max_steps, kind="checkpointed"
-        )
-
-    def around(walk: Walk) -> Walk:
-        for step, kind in phases:
-            walk = jax.lax.while_loop(
-                lambda walk, kind=kind: (
-                    going(walk) & (True if kind is None else walk.implicit == kind)
-                ),
-                lambda walk, step=step: step(dynamics, walk, *arguments),
-                walk,
-            )
-        return walk
-
-    return around(walk) if len(phases) == 1 else jax.lax.while_loop(going, around, walk)
+        return eqxi.while_loop(going, step, walk, max_steps=options.max_steps, kind="checkpointed")
+    return jax.lax.while_loop(going, step, walk)
 
 
 def interpolate(walk: Walk, t: Array) -> Array:
@@ -239,7 +286,7 @@ def interpolate(walk: Walk, t: Array) -> Array:
     start, y, h = walk.before
     theta = (t - start) / h
     powers = jnp.cumprod(jnp.broadcast_to(theta, (4,)))
-    return y + jnp.tensordot(walk.weights @ powers, walk.increments, 1)
+    return y + jnp.tensordot(walk.weights @ powers, walk.tried.step.increments, 1)
 
 
 class Marks(NamedTuple):
@@ -265,7 +312,7 @@ def trajectory(
     last = marks.t[-1]
     pieces = marks.l2.shape[0] > 1 and dynamics.changes
 
-    def onward(state: tuple[Walk, Array, Array, Array], mark: tuple[Array, Array, Array]):
+    def to_mark(state: tuple[Walk, Array, Array, Array], mark: tuple[Array, Array, Array]):
         walk, *start = state
         t, goal, l2 = mark
         now = replace(dynamics, start=start[0], a=start[1], velocity=start[2], l2=l2)
@@ -277,11 +324,11 @@ def trajectory(
         return (walk, walk.t, *now.scale(walk.t)), seen
 
     if options.reverse:
-        onward = jax.checkpoint(onward)
+        to_mark = jax.checkpoint(to_mark)
     zero = jnp.zeros((), y.dtype)
     first = replace(dynamics, l2=marks.l2[0])
     walk = begin(first, zero, y, tolerance)
-    (walk, *_), seen = jax.lax.scan(onward, (walk, zero, dynamics.a, dynamics.velocity), marks)
+    (walk, *_), seen = jax.lax.scan(to_mark, (walk, zero, dynamics.a, dynamics.velocity), marks)
     late = (walk.end == GOING) & (walk.t < last)
     return seen, jnp.where(late, LATE, walk.end)
 
