@@ -108,8 +108,11 @@ def _part(item: Any) -> str:
         return "stax"
     part = path.removeprefix("ntkdecay.").partition(".")[0]
     if part not in BEHIND:
+        named = (
+            repr(item) if isinstance(item, str) else getattr(item, "__name__", type(item).__name__)
+        )
         raise ValueError(
-            f"`used` must name parts of ntkdecay ({', '.join(BEHIND)}) or be functions of theirs, not {item!r}."
+            f"`used` must name parts of ntkdecay ({', '.join(BEHIND)}) or be functions of theirs, not {named}."
         )
     return part
 

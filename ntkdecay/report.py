@@ -25,6 +25,18 @@ import jax
 import numpy as np
 
 from ntkdecay import _options
+from ntkdecay._checks import (
+    Rule,
+    checked,
+    flag,
+    function,
+    instance,
+    integer,
+    optional,
+    sequence,
+    shown,
+    text,
+)
 from ntkdecay._commit import DIRTY, source
 from ntkdecay._extras import extra
 from ntkdecay._options import Count, NonNegative, Odd, Positive, Seed, Share, Unlimited, Whole
@@ -99,6 +111,7 @@ class Claim(NamedTuple):
         }
 
 
+@checked(claims=sequence(instance(Claim, "a Claim"), empty=True))
 def tally(claims: list[Claim]) -> str:
     """How many hold, of those that can be decided: the paper's, then the project's own."""
     parts = []
@@ -115,8 +128,10 @@ def tally(claims: list[Claim]) -> str:
 
 
 _Options = TypeVar("_Options", bound=Options)
+OPTIONS = instance(Options, "Options")
 
 
+@checked(main=function("of the options"), quick=OPTIONS, paper=OPTIONS, desk=optional(OPTIONS))
 def cli(
     main: Callable[[_Options], Any],
     quick: _Options,
@@ -183,6 +198,27 @@ def _use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
+class _Verdict(Rule):
+    """None, or one truth value of any package."""
+
+    refuses = frozenset(
+        {"text", "mapping", "object", "complex", "nan", "negative", "fraction", "many", "empty"}
+    )
+
+    def __call__(self, name: str, value: Any) -> None:
+        truth = np.asarray(value)
+        if value is not None and (truth.shape or truth.dtype != bool):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be True, False or None.")
+
+
+class _Figure(Rule):
+    refuses = frozenset({"text", "none", "mapping", "object", "complex", "nan", "many"})
+
+    def __call__(self, name: str, value: Any) -> None:
+        if not hasattr(value, "savefig"):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be a figure of matplotlib.")
+
+
 class Report:
     """Collects the numbers and claims of one figure, and saves them beside its picture.
 
@@ -197,6 +233,7 @@ class Report:
         ValueError: if nothing can be written to the paper's folder.
     """
 
+    @checked(paper=text(), figure=text(), options=OPTIONS, data=text(), dtype=text())
     def __init__(
         self, paper: str, figure: str, options: Options, data: str = "none", dtype: str = ""
     ) -> None:
@@ -208,6 +245,14 @@ class Report:
         self._source = source()  # as it is now: it may be edited while the figure is made
         self._started = time.perf_counter()
 
+    @checked(
+        claim=text(),
+        expected=text(),
+        measured=text(),
+        holds=_Verdict(),
+        ours=flag(),
+        revised=text(),
+    )
     def claim(
         self,
         claim: str,
@@ -226,6 +271,7 @@ class Report:
         verdict = None if holds is None else bool(holds)
         self.claims.append(Claim(claim, expected, measured, verdict, ours, revised))
 
+    @checked(figure=_Figure())
     def save(self, figure: Any) -> Path:
         """Write the picture (a matplotlib figure) and the JSON; print the claims. Returns the JSON's path.
 
@@ -304,6 +350,7 @@ def _preset_of(path: Path) -> Preset | None:
     return preset if preset in PRESETS else None
 
 
+@checked(count=integer(low=1))
 def colors(count: int) -> np.ndarray:
     """As many colours, from dark to light, (count, 4)."""
     with extra("examples"):

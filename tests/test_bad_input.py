@@ -35,7 +35,8 @@ CONSTANTS: dict[str, Any] = {
 
 def bad_value(label: str, valid: Any) -> Any:
     """A row of the table, made from what works where that is an array or a tree of arrays."""
-    if isinstance(valid, (dict, list, tuple)) and jax.tree.leaves(valid):
+    leaves = jax.tree.leaves(valid) if isinstance(valid, (dict, list, tuple)) else []
+    if leaves and not any(callable(leaf) or isinstance(leaf, str) for leaf in leaves):
         if label not in ("complex", "nan", "inf", "negative", "zero"):
             return [] if label == "empty" else CONSTANTS[label]
         return jax.tree.map(lambda leaf: bad_value(label, leaf), valid)

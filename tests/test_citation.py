@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import ntkdecay
@@ -23,9 +24,11 @@ def test_every_part_says_what_it_cites():
     }
 
 
-def test_what_is_no_part_is_named():
-    with pytest.raises(ValueError, match="`used` must name parts of ntkdecay"):
-        ntkdecay.citation(print)
+@pytest.mark.parametrize("what", [print, "no part", None, 1j, {}, np.ones((9, 9)), object()])
+def test_what_is_no_part_is_named(what):
+    with pytest.raises(ValueError, match=r"`used` must name parts of ntkdecay .*") as caught:
+        ntkdecay.citation(what)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 MISSING = """

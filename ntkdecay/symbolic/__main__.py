@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="alter each number, sign, exponent and relation of each claim; print the share refuted",
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="with --mutate: N of each claim")
+    parser.add_argument("--sample", type=_count, metavar="N", help="with --mutate: N of each claim")
     parser.add_argument("--markdown", action="store_true", help="the tables of docs/statements.md")
     options = parser.parse_args(arguments)
     if options.load:
@@ -43,6 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mutate:
         return _mutate(chosen, options.sample)
     return _check(chosen, mutants=not options.no_mutants)
+
+
+def _count(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"it is {given}; it must be an integer >= 1")
+    return int(given)
 
 
 def _load(path: Path) -> None:

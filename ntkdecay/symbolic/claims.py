@@ -20,6 +20,8 @@ import mpmath as mp
 import numpy as np
 import sympy as sp
 
+from ntkdecay._checks import anything, checked, either, instance, mapping, optional
+from ntkdecay._checks import text as string
 from ntkdecay.symbolic.notation import written
 from ntkdecay.symbolic.verdicts import nonnegative, positive
 
@@ -51,6 +53,9 @@ _DIGITS = {
     **{"Abs": abs, "Max": max, "Min": min, "Gamma": mp.gammainc},
     "Integral": lambda f, x, low, high: mp.quad(f, mp.linspace(low, high, 9)),
 }
+
+
+SYMBOL = instance(sp.Symbol, "a symbol of sympy")
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Claim:
     """A formula, `;` between its parts.
 
     Args:
-        text: definitions `name = expression` and relations, in Python's syntax. Known without a
+        claim: definitions `name = expression` and relations, in Python's syntax. Known without a
             definition: exp, log, sqrt, Abs, Max, Min, pi, Gamma(s, u), d(f, x),
             Sum(term, s, first, last), Integral(f, x, low, high).
         show: how to print a name, where not as itself with its subscripts, primes and bars.
@@ -102,21 +107,29 @@ class Claim:
         ValueError: if it does not parse or claims nothing.
     """
 
-    def __init__(self, text: str | ast.Module, show: Mapping[str, str] | None = None):
+    @checked(
+        claim=either(string(), instance(ast.Module, "a module of ast")),
+        show=optional(mapping(string())),
+    )
+    def __init__(self, claim: str | ast.Module, show: Mapping[str, str] | None = None):
         self.show = dict(show or {})
         try:
-            self.tree = ast.parse(text) if isinstance(text, str) else text
-        except SyntaxError as error:
+            self.tree = ast.parse(claim) if isinstance(claim, str) else claim
+        except (SyntaxError, ValueError) as error:
             raise ValueError(
-                f"the claim {text!r} is not Python's syntax ({error.msg}): powers are **, "
-                "products *, equations =="
+                f"`claim` is {claim!r}, which is not Python's syntax ({getattr(error, 'msg', error)}): "
+                "powers are **, products *, equations ==."
             ) from None
         if not any(isinstance(part, ast.Expr) for part in self.tree.body):
-            raise ValueError(f"the claim {text!r} has no relation: write == where you have =")
+            raise ValueError(
+                f"`claim` is {claim!r} and has no relation: write == where you have =."
+            )
         for part in self.tree.body:
             related = isinstance(part, ast.Expr) and isinstance(part.value, ast.Compare)
             if not (related or isinstance(part, ast.Assign)):
-                raise ValueError(f"{ast.unparse(part)!r} is no definition and no relation")
+                raise ValueError(
+                    f"`claim` has a part {ast.unparse(part)!r} that is no definition and no relation."
+                )
 
     @cached_property
     def text(self) -> str:
@@ -126,6 +139,7 @@ class Claim:
     def __str__(self) -> str:
         return self.text
 
+    @checked(symbols=SYMBOL, values=anything())
     def __call__(self, *symbols: sp.Symbol, **values: Any) -> list[Any]:
         """Left minus right of each relation; of an inequality whether it is proved.
 
@@ -144,14 +158,17 @@ class Claim:
                 out.append(float(max(0.0, np.max(relation.lesser - relation.greater))))
         return out
 
+    @checked(symbols=SYMBOL, values=anything())
     def relations(self, *symbols: sp.Symbol, **values: Any) -> list[Relation]:
         """The relations with their two sides evaluated, chains (a <= b <= c) taken apart."""
         return self._evaluate(symbols, values)[1]
 
+    @checked(name=string(), symbols=SYMBOL, values=anything())
     def value(self, name: str, *symbols: sp.Symbol, **values: Any) -> Any:
         """What a definition of the claim gives."""
         return self._evaluate(symbols, values, stop=name)[0][name]
 
+    @checked(symbols=SYMBOL, values=anything())
     def sides(self, *symbols: sp.Symbol, **values: Any) -> list[Any]:
         """The right-hand sides: what the claim says of each left; a left that is a name is bound."""
         return [relation.right for relation in self._evaluate(symbols, values, bind=True)[1]]
@@ -185,7 +202,7 @@ class Claim:
         except NameError as error:
             raise ValueError(
                 f"the claim {self.text!r} needs a value for `{error.name}`: give a symbol of that "
-                "name, or the value by keyword"
+                "name, or the value by keyword."
             ) from None
 
     @cached_property

@@ -18,6 +18,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import sympy as sp
 
+from ntkdecay._checks import (
+    checked,
+    choice,
+    function,
+    instance,
+    integer,
+    mapping,
+    number,
+    optional,
+    text,
+)
 from ntkdecay.symbolic.claims import Claim
 from ntkdecay.symbolic.verdicts import Undecided, differs, flat, vanishes
 
@@ -82,6 +93,7 @@ class Statement:
         holds = all(vanishes(r, self.tolerance) for r in residuals)
         return Verdict(holds, max(numeric, default=0.0), time.perf_counter() - start)
 
+    @checked(claim=instance(Claim, "a Claim"))
     def refutes(self, claim: Claim) -> bool:
         """Whether another claim in this one's place is shown to be false, or to have no value."""
         try:
@@ -91,6 +103,7 @@ class Statement:
             return True
         return any(differs(r, MARGIN[self.kind] * self.tolerance) for r in residuals)
 
+    @checked(sample=optional(integer(low=1)))
     def mutate(self, sample: int | None = None) -> Mutation:
         """Alter the claim at each place in turn, or at `sample` places, and refute what results."""
         start, alterations = time.perf_counter(), list(self.claim.alterations())
@@ -102,6 +115,21 @@ class Statement:
         return Mutation(len(alterations), tuple(standing), time.perf_counter() - start)
 
 
+TEXTS = optional(mapping(text()))
+
+
+@checked(
+    paper=text(),
+    number=text(),
+    title=text(),
+    claim=text(),
+    kind=choice(*get_args(Kind)),
+    tolerance=number(low=0),
+    refuted=TEXTS,
+    survivors=TEXTS,
+    show=TEXTS,
+    scope=text(),
+)
 def statement(
     paper: str,
     number: str,
@@ -148,17 +176,18 @@ def statement(
         ValueError: a kind that does not exist, a number that the paper already has, an identity or
             a simulation without a tolerance, a claim that is no formula or has nothing to alter.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"{paper} {number}: `kind` is {kind!r}; it is one of {get_args(Kind)}")
     if (kind == "proof") != (tolerance == 0.0):
         raise ValueError(
             f"{paper} {number}: `tolerance` is {tolerance}; a proof is exact (0), an identity or a "
-            "simulation needs one"
+            "simulation needs one."
         )
     formula = Claim(claim, show)
     if next(formula.alterations(), None) is None:
-        raise ValueError(f"{paper} {number}: {claim!r} has nothing to alter, so it could not fail")
+        raise ValueError(
+            f"{paper} {number}: `claim` is {claim!r}, with nothing to alter, so it could not fail."
+        )
 
+    @checked(check=function("of a Claim"))
     def register(check: Callable[[Claim], Any]) -> Statement:
         entry = Statement(
             paper,
@@ -175,7 +204,7 @@ def statement(
         for i, other in enumerate(STATEMENTS):
             if other.name == entry.name:
                 if _place(other) != _place(entry):
-                    raise ValueError(f"{entry.name} is already checked, by {_place(other)}")
+                    raise ValueError(f"{entry.name} is already checked, by {_place(other)}.")
                 STATEMENTS[i] = entry  # its cell or module was run again
                 return entry
         STATEMENTS.append(entry)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sympy as sp
 from sympy.core.function import AppliedUndef
 from sympy.logic.boolalg import BooleanAtom
+
+from ntkdecay._checks import Rule, checked, number, shown
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,22 @@ class Undecided:
         return False
 
 
+class _Expression(Rule):
+    """A real expression of sympy, or a number."""
+
+    refuses = frozenset(
+        {"text", "none", "mapping", "object", "complex", "nan", "inf", "many", "empty"}
+    )
+
+    def __call__(self, name: str, value: Any) -> None:
+        if isinstance(value, sp.Expr):
+            return
+        if not isinstance(value, (numbers.Real, np.ndarray)):
+            raise TypeError(f"`{name}` is {shown(value)}; it must be an expression of sympy.")
+        number()(name, value)
+
+
+@checked(expression=_Expression())
 def positive(expression: Any) -> bool | Undecided:
     """Whether an expression is positive for all values of its symbols: proved, or a point against.
 
@@ -29,6 +49,7 @@ def positive(expression: Any) -> bool | Undecided:
     return _signed(expression, "is_positive", lambda value: value <= 0)
 
 
+@checked(expression=_Expression())
 def nonnegative(expression: Any) -> bool | Undecided:
     """As `positive`, with zero allowed."""
     return _signed(expression, "is_nonnegative", lambda value: value < 0)

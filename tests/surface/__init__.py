@@ -28,9 +28,13 @@ class Call(NamedTuple):
     def __call__(self, **changes: Any) -> Any:
         """The call, with other values for some of its arguments."""
         named = self.arguments | changes
+        starred = any(
+            p.kind is p.VAR_POSITIONAL for p in inspect.signature(self.function).parameters.values()
+        )
         positional: list[Any] = []
         for name, parameter in inspect.signature(self.function).parameters.items():
-            if parameter.kind is parameter.POSITIONAL_ONLY and name in named:
+            before = starred and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            if (before or parameter.kind is parameter.POSITIONAL_ONLY) and name in named:
                 positional.append(named.pop(name))
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 positional += named.pop(name, ())
@@ -68,8 +72,10 @@ PACKAGES = (
     "output_scale",
     "power_counting",
     "predict",
+    "report",
     "scale_invariant",
     "scale_invariant.networks",
+    "symbolic",
     "training",
 )
 # names, and beginnings of names, whose calls are still to be written

@@ -55,7 +55,7 @@ def register(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"kind": "prove"}, "`kind` is 'prove'; it is one of"),
+        ({"kind": "prove"}, "`kind` is 'prove'; it must be one of"),
         ({"kind": "identity"}, "`tolerance` is 0.0; .* needs one"),
         ({"tolerance": 1e-3}, "a proof is exact"),
         ({"claim": "a = 1"}, "no relation: write =="),
