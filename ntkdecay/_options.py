@@ -6,11 +6,12 @@
 
 import dataclasses
 import inspect
+import itertools
 import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ntkdecay._checks import Rule, anything, integer, number, sequence
 
@@ -22,6 +23,16 @@ class _Odd(integer):
             raise ValueError(f"`{name}` is {value}; it must be odd: as many before as after.")
 
 
+class _Ascending(Rule):
+    """Numbers each above the last."""
+
+    def __call__(self, name: str, value: Any) -> None:
+        if any(one >= after for one, after in itertools.pairwise(value)):
+            raise ValueError(f"`{name}` is {' '.join(map(str, value))}; it must ascend.")
+
+
+Number = TypeVar("Number")
+Ascending = Annotated[tuple[Number, ...], _Ascending()]
 Count = Annotated[int, integer(low=1)]
 Whole = Annotated[int, integer(low=0)]
 Odd = Annotated[int, _Odd(low=1)]
@@ -43,6 +54,8 @@ def rules(options: Any) -> Iterator[tuple[str, Any, Rule | None]]:
 def _rules(name: str, kind: Any, value: Any) -> Iterator[tuple[str, Any, Rule | None]]:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        if get_origin(inner[0]) is tuple:
+            yield from _rules(name, inner[0], value)
         yield name, value, next((one for one in inner[1:] if isinstance(one, Rule)), None)
     elif origin in (Union, types.UnionType):
         if value is not None:

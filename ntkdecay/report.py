@@ -39,12 +39,23 @@ from ntkdecay._checks import (
 )
 from ntkdecay._commit import DIRTY, source
 from ntkdecay._extras import extra
-from ntkdecay._options import Count, NonNegative, Odd, Positive, Seed, Share, Unlimited, Whole
+from ntkdecay._options import (
+    Ascending,
+    Count,
+    NonNegative,
+    Odd,
+    Positive,
+    Seed,
+    Share,
+    Unlimited,
+    Whole,
+)
 
 __all__ = [
     "PLACES",
     "PRESETS",
     "VERDICTS",
+    "Ascending",
     "Claim",
     "Count",
     "NonNegative",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -77,6 +78,17 @@ def alterations(name: str, value):
         yield from [(name, -1.0), (name, math.nan)]
     elif value is None or (isinstance(value, int) and not isinstance(value, bool)):
         yield name, -1
+
+
+def test_what_is_said_to_ascend_must():
+    field = re.compile(r"^    (\w+: .*?)(?: = .*)?\n    \"\"\".*ascending", re.MULTILINE)
+    said = [one for path in EXAMPLES.glob("*/*.py") for one in field.findall(path.read_text())]
+    assert len(said) >= 20 and all("report.Ascending[" in one for one in said)
+    rule = _options.Ascending[_options.Count].__metadata__[0]
+    rule("--widths", (1, 2, 5))
+    for bad in ((2, 1), (1, 1), (1, 3, 2)):
+        with pytest.raises(ValueError, match=r"`--widths` is .*; it must ascend"):
+            rule("--widths", bad)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -138,9 +138,9 @@ class Setup:
     """Training samples."""
     test_samples: report.Count
     """Test samples."""
-    learning_rates: tuple[report.Positive, ...]
+    learning_rates: report.Ascending[report.Positive]
     """η, ascending."""
-    l2: tuple[report.NonNegative, ...]
+    l2: report.Ascending[report.NonNegative]
     """λ, ascending, from 0."""
     budget: report.Positive
     """Epochs × η × λ of every run with λ > 0."""

@@ -167,7 +167,7 @@ class Tuning(Setting):
 
     l2: tuple[report.Positive, ...] = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
     """λ of the runs that are tuned over."""
-    budgets: tuple[report.Positive, ...] = (8, 16, 32, 64, 128)
+    budgets: report.Ascending[report.Positive] = (8, 16, 32, 64, 128)
     """Budgets T in epochs, ascending; every run has the last one."""
     large_l2: report.Positive = 0.015
     """λ of the short run that c is measured from; none of `l2`."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from _parity import even_odd
 
 from ntkdecay import datasets, kernels, optimizers, predict, report, stax
 
@@ -74,9 +75,8 @@ def auto_l2(k, y, rate: float, options: Options):
 def main(options: Options) -> None:
     """λ(t) and the loss curves of AutoL2 on an infinitely wide two-layer ReLU network."""
     jax.config.update("jax_enable_x64", True)
-    data = datasets.load(options.data, options.data_dir)
-    x = data.x_train[: options.samples].reshape(options.samples, -1).astype(float)
-    y = jnp.asarray(datasets.parity(data.y_train[: options.samples]))
+    x, y = even_odd(options, options.samples, options.data)
+    x, y = x.astype(float), jnp.asarray(y)
     *_, kernel_fn = stax.serial(stax.Dense(1, b_std=None), stax.Relu(), stax.Dense(1, b_std=None))
     k = kernels.analytic_kernel(kernel_fn, x)
     rate = float(1 / jnp.linalg.eigvalsh(k)[-1])  # half of what is stable

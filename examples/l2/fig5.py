@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from _parity import even_odd
 
 from ntkdecay import datasets, kernels, predict, report, stax, training
 
@@ -26,7 +27,7 @@ class Options(report.Options):
     """Which images; labels are +1 for even digits and −1 for odd ones."""
     samples: report.Count = 64
     """Training samples."""
-    widths: tuple[report.Count, ...] = (1024, 8192)
+    widths: report.Ascending[report.Count] = (1024, 8192)
     """Widths of the trained networks, ascending."""
     kernel_width: report.Count = 5000
     """Width of the other network, whose kernel makes the prediction."""
@@ -121,11 +122,8 @@ def two_modes(ax, out: report.Report, degree: int, name: str, l2: float = 0.01) 
 
 def training_loss(ax, out: report.Report, options: Options):
     """(c): theory from the kernel of one network, measurement on others."""
-    data = datasets.load(options.data, options.data_dir)
-    if options.samples > len(data.x_train):
-        raise ValueError(f"`samples` is {options.samples}; {options.data} has {len(data.x_train)}")
-    x = data.x_train[: options.samples].reshape(options.samples, -1)
-    y = jnp.asarray(datasets.parity(data.y_train[: options.samples]))
+    x, y = even_odd(options, options.samples, options.data)
+    y = jnp.asarray(y)
     steps = np.unique(np.geomspace(1, options.final_time / options.learning_rate, 120).astype(int))
     steps = np.concatenate([[0], steps])
     t = steps * options.learning_rate

@@ -24,7 +24,7 @@ class Options(report.Options):
 
     data: datasets.Name = "digits"
     """Which images; ten classes, labels one-hot less 1/10."""
-    samples: tuple[report.Count, ...] = (100, 200, 400, 800)
+    samples: report.Ascending[report.Count] = (100, 200, 400, 800)
     """Sizes of the training set, ascending."""
     test_samples: report.Count = 297
     """Size of the test set."""
@@ -60,6 +60,11 @@ def main(options: Options) -> None:
     )
     data = datasets.load(options.data, options.data_dir)
     n, n_test = options.samples[-1], options.test_samples
+    if n > len(data.x_train) or n_test > len(data.x_test):
+        raise ValueError(
+            f"`--samples` and `--test-samples` are {n} and {n_test}; {options.data} has {len(data.x_train)} "
+            f"training and {len(data.x_test)} test images."
+        )
     x, x_test = (
         a[:size].reshape(size, -1) for a, size in ((data.x_train, n), (data.x_test, n_test))
     )

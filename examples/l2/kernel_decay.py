@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from _parity import even_odd
 from tqdm import tqdm
 
-from ntkdecay import datasets, kernels, report, stax, training
+from ntkdecay import kernels, report, stax, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Options(report.Options):
     """Training samples."""
     degrees: tuple[report.Count, ...] = (1, 2, 3, 4)
     """k, the number of layers."""
-    widths: tuple[report.Count, ...] = (128, 512, 2048)
+    widths: report.Ascending[report.Count] = (128, 512, 2048)
     """Widths, ascending."""
     l2: report.Positive = 0.05
     """λ."""
@@ -96,9 +97,8 @@ def main(options: Options) -> None:
     jax.config.update("jax_enable_x64", True)
     data = f"digits, {options.samples} samples, even/odd"
     out = report.Report("l2", "kernel_decay", options, data=data)
-    digits = datasets.load("digits")
-    x = jnp.asarray(digits.x_train[: options.samples].reshape(options.samples, -1))
-    y = jnp.asarray(datasets.parity(digits.y_train[: options.samples]), x.dtype)
+    x, y = even_odd(options, options.samples)
+    x, y = jnp.asarray(x), jnp.asarray(y, x.dtype)
     figure, axes = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
 
     parted: dict[int, list[float]] = {}

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from _parity import even_odd
 from tqdm import tqdm
 
-from ntkdecay import datasets, kernels, report, stax
+from ntkdecay import kernels, report, stax
 from ntkdecay.power_counting import Correlation
 
 
@@ -25,7 +26,7 @@ from ntkdecay.power_counting import Correlation
 class Options(report.Options):
     """Sizes of the experiment."""
 
-    widths: tuple[report.Count, ...] = (32, 64, 128, 256, 512)
+    widths: report.Ascending[report.Count] = (32, 64, 128, 256, 512)
     """Widths, ascending."""
     seeds: report.Count = 1024
     """Initializations of the widest network; narrower ones get more, by 1/width², up to 8 times as many."""
@@ -176,9 +177,8 @@ def main(options: Options) -> None:
     out = report.Report(
         "l2", "large_width", options, data=f"digits, {options.samples} samples, even/odd"
     )
-    data = datasets.load("digits")
-    x = data.x_train[: options.samples].reshape(options.samples, -1)
-    y = jnp.asarray(datasets.parity(data.y_train[: options.samples]), x.dtype)
+    x, y = even_odd(options, options.samples)
+    y = jnp.asarray(y, x.dtype)
     limits = {
         "relu": kernels.analytic_kernel(network(1)[2], x).astype(x.dtype),
         "erf": kernels.analytic_kernel(network(1, stax.Erf)[2], x).astype(x.dtype),

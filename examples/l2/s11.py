@@ -28,7 +28,7 @@ class Case:
     """Test samples."""
     learning_rate: report.Positive
     """η."""
-    l2: tuple[report.Positive, ...]
+    l2: report.Ascending[report.Positive]
     """Constant λ, ascending."""
     epochs: report.Positive
     """How long each run is."""

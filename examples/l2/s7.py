@@ -29,7 +29,18 @@ class Options(report.Options):
     """Hidden layers: few parameters for each training label."""
     learning_rate: report.Positive = 2.0
     """η."""
-    l2: tuple[report.NonNegative, ...] = (0.0, 1e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+    l2: report.Ascending[report.NonNegative] = (
+        0.0,
+        1e-6,
+        1e-5,
+        5e-5,
+        1e-4,
+        2e-4,
+        5e-4,
+        1e-3,
+        2e-3,
+        5e-3,
+    )
     """λ, ascending, from 0."""
     seeds: report.Count = 4
     """Initializations: accuracies and log t_* are their means."""

@@ -37,7 +37,7 @@ class Options(report.Options):
     """η of (a), in equal ratios."""
     l2: tuple[report.Positive, ...] = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
     """λ, in the same ratios."""
-    epochs: tuple[report.Count, ...] = (8, 16, 32)
+    epochs: report.Ascending[report.Count] = (8, 16, 32)
     """T of (b), ascending."""
     epochs_a: report.Count = 16
     """T of (a)."""

@@ -60,13 +60,16 @@ class Options(report.Options):
     """Runs side by side; none: measured."""
 
 
+RATES, ALPHAS = powers(-9, 3, 0.5), powers(-6, 10, 2)
+
+
 @dataclasses.dataclass(frozen=True)
 class PlaneOptions(Options):
     """Sizes of the experiment; the quick grid is coarse in α."""
 
-    learning_rates: tuple[report.Positive, ...] = powers(-9, 3, 0.5)
+    learning_rates: report.Ascending[report.Positive] = RATES
     """η, ascending, at equal ratios."""
-    alphas: tuple[report.Positive, ...] = powers(-6, 10, 2)
+    alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
 
 

@@ -30,6 +30,9 @@ LAZY, FAR = 1.0, 100.0
 """From the first α on the trajectories are nearly the same; so many times above or below α* is one side of it."""
 
 
+ALPHAS = powers(-4, 12)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scales(Options):
     """Sizes of the experiment."""
@@ -40,7 +43,7 @@ class Scales(Options):
     """Steps after which the next one is measured; the last is added."""
     learning_rate: report.Positive = 1e-3
     """η of all runs."""
-    alphas: tuple[report.Positive, ...] = powers(-4, 12)
+    alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
 
 

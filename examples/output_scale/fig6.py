@@ -13,6 +13,8 @@ from _plane import MODIFIED, RMSPROP, SIZES, Options, described, powers, trained
 
 from ntkdecay import report
 
+ALPHAS = powers(-4, 4, 0.5)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cut(Options):
@@ -20,7 +22,7 @@ class Cut(Options):
 
     learning_rate: report.Positive = 1.0
     """η of all runs."""
-    alphas: tuple[report.Positive, ...] = powers(-4, 4, 0.5)
+    alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
     seeds: tuple[report.Seed, ...] = (0, 1, 2)
     """Seeds of θ_0; lines are means, bands from lowest to highest."""

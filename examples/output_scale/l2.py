@@ -23,6 +23,9 @@ DEGREE, LAZY = 2, 1e4
 """From this α on hardly a hidden unit changes its sign on a sample, and F − F_lazy is a power of α."""
 
 
+ALPHAS = powers(0, 6)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scales(Options):
     """Sizes of the experiment."""
@@ -37,7 +40,7 @@ class Scales(Options):
     """η; time is step × η."""
     l2: report.Positive = 3e-3
     """Λ."""
-    alphas: tuple[report.Positive, ...] = powers(0, 6)
+    alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
 
 

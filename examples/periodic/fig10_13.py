@@ -43,7 +43,7 @@ class Options(Setup):
 
     l2: report.Positive = 1e-3
     """λ of Figure 10."""
-    learning_rates: tuple[report.Positive, ...] = (0.1, 0.5, 1.0, 2.0, 4.0)
+    learning_rates: report.Ascending[report.Positive] = (0.1, 0.5, 1.0, 2.0, 4.0)
     """η of Figure 10, ascending."""
     steps: report.Count = 8000
     """Steps of each run of Figure 10."""

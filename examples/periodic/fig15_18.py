@@ -43,9 +43,9 @@ class Options(Setup):
     """Samples of a step."""
     every: report.Count = 8
     """Steps between measurements: an epoch."""
-    products: tuple[report.Positive, ...] = (5e-4, 1e-3, 2e-3)
+    products: report.Ascending[report.Positive] = (5e-4, 1e-3, 2e-3)
     """ηλ of Figures 15 and 16, ascending."""
-    ratios: tuple[report.Positive, ...] = (100.0, 1000.0, 10000.0)
+    ratios: report.Ascending[report.Positive] = (100.0, 1000.0, 10000.0)
     """η/λ, ascending."""
     steps: report.Count = 8000
     """Steps of each run."""
@@ -53,11 +53,11 @@ class Options(Setup):
     """Factors of the rescaled starts, from the smallest ratio."""
     l2: report.Positive = 1e-3
     """λ of Figure 17."""
-    learning_rates: tuple[report.Positive, ...] = (0.03, 0.25, 1.0, 4.0, 200.0)
+    learning_rates: report.Ascending[report.Positive] = (0.03, 0.25, 1.0, 4.0, 200.0)
     """η of Figure 17, ascending: too low, periodic, too high."""
     learning_rate: report.Positive = 0.5
     """η of Figure 18."""
-    decays: tuple[report.Positive, ...] = (6e-5, 5e-4, 2e-3, 8e-3, 0.4)
+    decays: report.Ascending[report.Positive] = (6e-5, 5e-4, 2e-3, 8e-3, 0.4)
     """λ of Figure 18, ascending: too low, periodic, too high."""
     window: report.Odd = 1
     """Measurements of the running median in which periods are sought."""

@@ -24,7 +24,7 @@ class Options(Setup):
     """Samples of a step."""
     every: report.Count = 8
     """Steps between measurements: an epoch."""
-    head_norms: tuple[report.Positive, ...] = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)
+    head_norms: report.Ascending[report.Positive] = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)
     """Frobenius norms of the last layer, ascending."""
     learning_rate: report.Positive = 2.0
     """η."""
