@@ -7,6 +7,7 @@ starts; compilation is not counted anywhere. The ratios of the fastest rounds ar
 
 import itertools
 import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import optax
 import pytest
 
 from ntkdecay import datasets
-from ntkdecay.training import _choice, _engine, _problem
+from ntkdecay.training import _engine, _problem, _programs
 
 MEMBERS, WIDTH, SAMPLES = 64, 128, 512
 STEPS = {None: 40, 64: 200, 32: 400, 16: 400}  # by batch size
@@ -83,10 +84,18 @@ class Grid:
         states = _engine.started(problem(size), data, cells)
         cells, self.states = _engine.placed((cells, states), devices, by_member=True)
         data = _engine.placed(data, devices, by_member=False)
-        self.programs = _choice.Programs(problem(size), data, cells, self.states, devices)
+        self.programs = _programs.Programs(problem(size), data, cells, self.states, devices)
 
     def chosen(self):
-        return _choice.block_size(self.programs, self.states, 100 * STEPS[self.size], 10)
+        """The fastest of the widths that a sweep tries."""
+        rows = self.programs.rows
+        return min((rows, 2 ** round(np.log2(rows) / 2), 1), key=self.seconds)
+
+    def seconds(self, block):
+        self.run(block)
+        begin = time.perf_counter()
+        self.run(block)
+        return time.perf_counter() - begin
 
     def run(self, block):
         states = jax.tree.map(jnp.copy, self.states)

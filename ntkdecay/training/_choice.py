@@ -1,157 +1,175 @@
-"""How many members a block holds: measured, as a plain vmap can lose to a loop.
+"""How many members a block holds: tried while they train, as a plain vmap can lose to a loop.
 
-The seconds of a step and of a measurement, from two short runs of one block, give the seconds of the
-whole grid for each candidate; those that do not fit the memory are out.
+New members begin in blocks of a width that is seldom far from the best. What their first chunks took tells what the run
+will cost; only where that is long do some of them take their next steps in blocks of another width, and all follow where
+these are faster. No step is made twice, and choosing takes at most `SHARE` of the whole.
 """
 
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections import deque
+from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import nnls
 
-from ntkdecay.training import _engine
-from ntkdecay.training._problem import Data, Problem, State
-from ntkdecay.training._program import compiled
+from ntkdecay.training._programs import Programs
+from ntkdecay.training._progress import Progress, Turn
 
-
-class Programs:
-    """The compiled program of each block size, made when first used."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        data: Data,
-        cells: Any,
-        states: State,
-        devices: tuple[Any, ...],
-    ) -> None:
-        self.problem, self.devices, self.data = problem, devices, data
-        self.cells, self._shapes = cells, jax.eval_shape(lambda: states)
-        self.rows = len(cells["seed"]) // len(devices)
-        self._sharding = jax.tree.map(lambda a: a.sharding, states)
-        self._compiled: dict[int, Any] = {}
-        self.compile_seconds = 0.0
-
-    def __getitem__(self, block: int) -> Callable[..., Any]:
-        if block not in self._compiled:
-            begin = time.perf_counter()
-            self._compiled[block] = self._compile(block)
-            self.compile_seconds = time.perf_counter() - begin
-        return self._compiled[block]
-
-    def _compile(self, block: int) -> Any:
-        order, alive = self._queue(np.ones(self.rows * len(self.devices), bool), block)
-        states = jax.tree.map(
-            lambda shape, sharding: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=sharding
-            ),
-            self._shapes,
-            self._sharding,
-        )
-        advance = _engine.program(self.problem, block, self.devices)
-        span = self._interval(0, np.array([1]), True)
-        program = compiled(advance, self.cells, states, order, alive, span, self.data, donate=(1,))
-        self._check_memory(program, block)
-        return program
-
-    def __contains__(self, block: int) -> bool:
-        return block in self._compiled
-
-    def advance(
-        self,
-        block: int,
-        states: State,
-        living: np.ndarray,
-        begin: int,
-        ends: np.ndarray,
-        recorded: bool = True,
-    ) -> tuple[State, _engine.Measured]:
-        """The living rows' states after `ends[-1]`, and what was measured of all rows at each end; `states` are used up."""
-        order, alive = self._queue(living, block)
-        span = self._interval(begin, ends, recorded)
-        return self[block](self.cells, states, order, alive, span, self.data)
-
-    def _queue(self, living: np.ndarray, block: int) -> Any:
-        arrays = _engine.queue(living, len(self.devices), block)
-        return _engine.placed(arrays, self.devices, by_member=True)
-
-    def _interval(self, begin: int, ends: np.ndarray, recorded: bool) -> Any:
-        span = _engine.interval(begin, ends, recorded)
-        return _engine.placed(span, self.devices, by_member=False)
-
-    def _check_memory(self, program: Any, block: int) -> None:
-        usage, available = program.memory_analysis(), available_bytes(self.devices[0])
-        if usage is None or available is None:
-            return
-        resident = (
-            usage.argument_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
-        )
-        of_one = max(usage.temp_size_in_bytes // block, 1)
-        if resident + usage.temp_size_in_bytes > available:
-            fit = max(0, available - resident) // of_one
-            advice = (
-                f"pass `members_per_batch={fit}`"
-                if fit
-                else f"run the grid in parts of {max(1, int(self.rows * available / (2 * resident)))} members"
-            )
-            raise MemoryError(
-                f"{block} members at a time need {(resident + usage.temp_size_in_bytes) / 2**20:.0f} MiB "
-                f"and {available / 2**20:.0f} MiB are free: {fit} fit, so {advice}."
-            )
+SHARE = 0.05  # of a run's cost that may go into choosing
+FASTER = 0.9  # of the present time: what a width must reach to be taken up
+TRIAL_SECONDS, TRIAL_TURNS = (
+    0.2,
+    8,
+)  # a trial is over after two turns of so many seconds, or so many turns
 
 
-def available_bytes(device: Any) -> int | None:
-    """Free memory: the device's own account, or the machine's on a CPU; None where neither is known."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if kib is None else int(kib) * 1024
+@dataclass
+class Trial:
+    width: int
+    members: np.ndarray
+    turns: int = 0
+    seconds: float = 0.0
+    expected: float = 0.0  # in the present blocks
+
+    @property
+    def is_over(self) -> bool:
+        return self.turns >= TRIAL_TURNS or (self.turns > 1 and self.seconds > TRIAL_SECONDS)
 
 
-def block_size(programs: Programs, states: State, steps: int, records: int) -> int:
-    """The block that would finish `steps` steps and `records` measurements of every member first."""
-    rows = programs.rows
-    best, seconds = 0, float("inf")
-    for block in sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True):
-        if best and seconds < 3 * programs.compile_seconds:
-            break  # finding out would cost more than it can gain
+class Choice:
+    """The width of the members `mine`, whose `progress.width` it sets."""
+
+    def __init__(self, programs: Programs, progress: Progress, mine: np.ndarray) -> None:
+        self._programs, self._progress, self._mine = programs, progress, mine
+        self._devices = len(programs.devices)
+        self.spent = self._trained = 0.0
+        self.trial: Trial | None = None
+        self._forget()
+        rows = programs.rows
+        widths = sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True)
+        if programs.devices[0].platform == "cpu" and len(widths) == 3:
+            widths = [widths[1], widths[2], widths[0]]
+        self.width, self._untried = widths[0], widths[1:]
+        if mine.any():
+            self._begin()
+
+    def adapt(self) -> None:
+        """Before a turn: begin or end a trial, or make blocks narrower that are half empty."""
+        progress = self._progress
+        living = self._mine & progress.running
+        if self.trial is not None:
+            if self.trial.is_over or not living[self.trial.members].any():
+                self._conclude(self.trial)
+        elif living.any() and self._is_known and not self._narrow(living):
+            self._try(living)
+
+    def _begin(self) -> None:
+        """In blocks of the first width that fits the memory."""
+        while not self._fits(self.width):
+            self._untried = [width for width in self._untried if width < self.width]
+            self.width = self._untried.pop(0)
+        self._progress.width[self._mine] = self.width
+
+    def heard(self, turn: Turn, seconds: float) -> bool:
+        """What a turn took; whether it was a trial's."""
+        steps, records = int(turn.ends[-1]) - turn.begin, len(turn.ends) * turn.recorded
+        trial, width = self.trial, self._progress.width[turn.rows[0]]
+        if trial is not None and width == trial.width:
+            trial.turns += 1
+            trial.seconds += seconds
+            blocks = self._most(turn.rows) / self.width
+            trial.expected += blocks * float(self._pace @ (steps, records))
+            return True
+        if self._mine[turn.rows].all() and width == self.width:
+            self._trained += seconds
+            blocks = -(-self._most(turn.rows) // self.width)
+            if self._chunks_seen:  # the first one is slower
+                self._chunks.append((blocks * steps, blocks * records, seconds))
+            self._chunks_seen = True
+        return False
+
+    def _forget(self) -> None:
+        self._chunks, self._chunks_seen = deque[tuple[int, int, float]](maxlen=8), False
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether chunks were long enough to tell the pace."""
+        return len(self._chunks) > 1 and self._trained > self._programs.compile_seconds / 2
+
+    @property
+    def _pace(self) -> np.ndarray:
+        """Seconds of a block's step and of its measurement."""
+        table = np.array(self._chunks, float)
+        return nnls(table[:, :2], table[:, 2])[0]
+
+    def _most(self, members: np.ndarray) -> int:
+        """Of these members, how many are on one device."""
+        return int(np.bincount(members % self._devices, minlength=self._devices).max())
+
+    def _left(self, living: np.ndarray) -> float:
+        """Seconds that the members still take in blocks of the present width: a block lasts as long as its longest member."""
+        progress, seconds = self._progress, 0.0
+        for device in range(self._devices):
+            here = np.flatnonzero(living)
+            here = here[here % self._devices == device]
+            at, budget = progress.at[here, None], progress.budget[here, None]
+            records = ((progress.steps > at) & (progress.steps <= budget)).sum(1)
+            blocks = [
+                np.sort(left)[::-1][:: self.width].sum() for left in ((budget - at)[:, 0], records)
+            ]
+            seconds = max(seconds, float(self._pace @ blocks))
+        return seconds
+
+    def _fits(self, width: int) -> bool:
         try:
-            programs[block]
+            self._programs[width]
         except MemoryError:
-            if block == 1:
+            if width == 1:
                 raise
-            continue
-        needed = rows / block * _seconds(programs, states, block, steps, records)
-        if needed < seconds:
-            best, seconds = block, needed
-    return best
+            return False
+        return True
 
+    def _narrow(self, living: np.ndarray) -> bool:
+        narrower, most = self.width, self._most(np.flatnonzero(living))
+        while narrower > 1 and most <= narrower // 2:
+            narrower //= 2
+        cost = 0.0 if narrower in self._programs else self._programs.compile_seconds
+        if narrower == self.width or self._left(living) * (1 - narrower / self.width) < 2 * cost:
+            return False
+        self._take_up(narrower)
+        return True
 
-def _seconds(programs: Programs, states: State, block: int, steps: int, records: int) -> float:
-    """Of one block on each device, for the whole run."""
-    living = np.zeros((len(programs.devices), programs.rows), bool)
-    living[:, :block] = True
-
-    def timed(ends: np.ndarray) -> float:
-        copy = jax.block_until_ready(jax.tree.map(jnp.copy, states))
+    def _try(self, living: np.ndarray) -> None:
+        """Give a block of the members furthest behind the next width, if the run is long enough for that."""
+        whole = self._trained + self._left(living)
+        if not self._untried or self.spent + 1.5 * self._programs.compile_seconds > SHARE * whole:
+            return
+        width, progress = self._untried[0], self._progress
+        behind = np.flatnonzero(living & (progress.at == progress.at[living].min()))
+        count = max(width, self.width)
+        some = [behind[behind % self._devices == device][:count] for device in range(self._devices)]
+        if any(len(members) < count for members in some):
+            return
+        self._untried.pop(0)
         begin = time.perf_counter()
-        jax.block_until_ready(programs.advance(block, copy, living.ravel(), 0, ends))
-        return time.perf_counter() - begin
+        if self._fits(width):
+            self.trial = Trial(width, np.concatenate(some))
+            progress.width[self.trial.members] = width
+        self.spent += time.perf_counter() - begin
 
-    timed(np.array([0]))
-    measuring = min(timed(np.array([0])) for _ in range(2))
-    made, taken = 1, timed(np.array([1]))
-    while taken - measuring < 0.1 and made < steps:
-        made = min(steps, 4 * made)
-        taken = timed(np.array([made]))
-    stepping = min(taken, timed(np.array([made]))) - measuring
-    return max(stepping, 0) / made * steps + measuring * records
+    def _conclude(self, trial: Trial) -> None:
+        self.trial = None
+        self.spent += trial.seconds
+        better = trial.turns > 0 and trial.seconds < FASTER * trial.expected
+        further = [w for w in self._untried if (w < trial.width) == (trial.width < self.width)]
+        self._untried = further if better else [w for w in self._untried if w not in further]
+        if better:
+            self._take_up(trial.width)
+        else:
+            running = trial.members[self._progress.running[trial.members]]
+            self._progress.width[running] = self.width
+
+    def _take_up(self, width: int) -> None:
+        self._progress.width[self._mine & self._progress.running] = width
+        self.width = width
+        self._forget()

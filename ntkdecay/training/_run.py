@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from ntkdecay.training import _engine
-from ntkdecay.training._choice import Programs, block_size
+from ntkdecay.training._choice import Choice
 from ntkdecay.training._problem import Data, Problem, start
 from ntkdecay.training._program import plain
+from ntkdecay.training._programs import Programs
 from ntkdecay.training._progress import Progress, turn
 
 CHUNK_SECONDS = 1.0
@@ -30,7 +30,7 @@ def run(
     *,
     devices: tuple[Any, ...],
     members_per_batch: int | None,
-    title: str | None,
+    bar: Any,
     save: Callable[[Progress, list[np.ndarray]], None] | None,
     save_seconds: float,
 ) -> list[np.ndarray]:
@@ -38,58 +38,50 @@ def run(
 
     Returns the leaves of the members' states, (members, …) each.
     """
+    bar.total, bar.n = int(progress.budget.sum()), int(progress.at.sum())
+    bar.initial = bar.n
+    bar.set_postfix_str("initializing")
     row_of, member_of = _rows(len(progress.budget), len(devices))
     rows = {name: jnp.asarray(values[member_of]) for name, values in cells.items()}
     states = _resumed(
         _engine.started(problem, data, rows), {row_of[m]: s for m, s in saved.items()}
     )
     rows, states = (_engine.placed(tree, devices, by_member=True) for tree in (rows, states))
-    programs = Programs(
-        problem, _engine.placed(data, devices, by_member=False), rows, states, devices
-    )
+    data = _engine.placed(data, devices, by_member=False)
+    programs = Programs(problem, data, rows, states, devices, bar.set_postfix_str)
     new = progress.width == 0
-    if new.any():
-        steps = int(progress.budget.mean())
-        block = members_per_batch or block_size(programs, states, steps, len(progress.steps))
-        progress.width[new] = min(block, programs.rows)
+    if members_per_batch is not None:
+        progress.width[new], new = min(members_per_batch, programs.rows), np.zeros_like(new)
+    choice = Choice(programs, progress, new)
 
     def leaves() -> list[np.ndarray]:
         return [plain(leaf)[row_of] for leaf in jax.tree.leaves(states)]
 
-    chunk, last_saved = 16, time.monotonic()
-    with tqdm(
-        total=int(progress.budget.sum()), initial=int(progress.at.sum()), desc=title,
-        unit="step", unit_scale=True, disable=title is None,
-    ) as bar:  # fmt: skip
-        while progress.running.any():
-            bar.set_postfix(alive=int(progress.running.sum()), refresh=False)
-            now = turn(progress, chunk, _engine.RECORDS)
-            living = np.zeros(len(member_of), bool)
-            living[row_of[now.rows]] = True
-            if members_per_batch is None and new[now.rows].all():
-                _halve(progress, now.rows, living.reshape(len(devices), -1).sum(1).max())
-            block = int(progress.width[now.rows[0]])
-            begin, compiled = time.perf_counter(), block in programs
-            states, measured = programs.advance(
-                block, states, living, now.begin, now.ends, now.recorded
-            )
-            finite, metrics = np.asarray(measured.finite)[row_of[now.rows]], {}
-            if now.recorded:
-                metrics = {n: np.asarray(a)[row_of[now.rows]] for n, a in measured.metrics.items()}
-            if compiled:
-                seconds = max(time.perf_counter() - begin, 1e-6)
-                chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
-            bar.update(progress.note(now.rows, now.ends, finite, metrics))
-            if save and time.monotonic() - last_saved >= save_seconds:
-                save(progress, leaves())
-                last_saved = time.monotonic()
+    chunk, last_saved = 1, time.monotonic()
+    while progress.running.any():
+        choice.adapt()
+        now = turn(progress, chunk, _engine.RECORDS)
+        living = np.zeros(len(member_of), bool)
+        living[row_of[now.rows]] = True
+        block = int(progress.width[now.rows[0]])
+        programs[block]  # compiled outside of the clock
+        doing = "trying" if choice.trial else f"{progress.running.sum()} left,"
+        bar.set_postfix_str(f"{doing} {block} at a time", refresh=bar.n == bar.initial)
+        begin = time.perf_counter()
+        states, measured = programs.advance(
+            block, states, living, now.begin, now.ends, now.recorded
+        )
+        finite, metrics = np.asarray(measured.finite)[row_of[now.rows]], {}
+        if now.recorded:
+            metrics = {n: np.asarray(a)[row_of[now.rows]] for n, a in measured.metrics.items()}
+        seconds = max(time.perf_counter() - begin, 1e-6)
+        if not choice.heard(now, seconds):
+            chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
+        bar.update(progress.note(now.rows, now.ends, finite, metrics))
+        if save and time.monotonic() - last_saved >= save_seconds:
+            save(progress, leaves())
+            last_saved = time.monotonic()
     return leaves()
-
-
-def _halve(progress: Progress, rows: np.ndarray, living: int) -> None:
-    """Narrower blocks where half of one would be idle: of a width just measured, not of one asked for or begun with."""
-    while progress.width[rows[0]] > 1 and living <= progress.width[rows[0]] // 2:
-        progress.width[rows] //= 2
 
 
 def _resumed(states: Any, saved: Saved) -> Any:

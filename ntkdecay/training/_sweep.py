@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
+from tqdm import tqdm
 
 from ntkdecay._checks import checked, either, flag
 from ntkdecay.training import _rules
@@ -84,8 +85,8 @@ def sweep(
 
     .. math:: \theta_{s+1} = \theta_s + \mathrm{update}\!\left(\nabla L(\theta_s; B_s) + \lambda\theta_s\right)
 
-    Members run side by side in blocks (vmap) and the blocks one after another; the size of a block is measured unless
-    `members_per_batch` says it. A member that has made its steps, or whose parameters are no longer finite,
+    Members run side by side in blocks (vmap) and the blocks one after another; unless `members_per_batch` says the size of a
+    block, others than the first are tried on the way where the run is long enough to gain from it. A member that has made its steps, or whose parameters are no longer finite,
     costs nothing from then on; nor does one that the store holds. Under `jax.distributed` the processes share the grid and each returns all of it.
 
     A function is told those values of its cell that its signature names after the arguments below. So
@@ -111,7 +112,7 @@ def sweep(
         metrics: names of `METRICS`, or a mapping of names to those or to functions of a `Snapshot`.
         eval_batch_size: measure outputs in batches of this size.
         members_per_batch: members of a block. With it given, a member's bits depend on nothing else of the grid, on the same
-            kind of device; where it is measured, blocks are halved when members end, and results agree to rounding.
+            kind of device; where it is chosen on the way, by the clock, results agree to rounding.
         devices: the local devices to share the members; all by default. A CPU is one, whose threads share what is large;
             ``jax.config.update("jax_num_cpu_devices", n)`` before all else makes it n, for small networks on n cores.
         store: folder that keeps members, each under the hash of its program with all constants, the data, its cell's values, the
@@ -157,8 +158,12 @@ def sweep(
     )
     title = progress if isinstance(progress, str) else "" if progress else None
     on = tuple(jax.local_devices() if devices is None else devices)
-    how = How(on, members_per_batch, store, save_seconds, return_params, title)
-    found, params, keys = trained(problem, data, plan, how)
+    silent = title is None or jax.process_index() > 0
+    with tqdm(
+        total=int(plan.budget.sum()), desc=title, unit="step", unit_scale=True, disable=silent
+    ) as bar:
+        how = How(on, members_per_batch, store, save_seconds, return_params, title, bar)
+        found, params, keys = trained(problem, data, plan, how)
     attributes = {
         "title": title or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
     }  # fmt: skip

@@ -25,6 +25,7 @@ class How(NamedTuple):
     save_seconds: float
     return_params: bool
     title: str | None
+    bar: Any
 
 
 def trained(
@@ -40,6 +41,7 @@ def trained(
         {},
     )
     if how.store is not None:
+        how.bar.set_postfix_str("looking into the store")
         program, keys = member_keys(problem, data, plan, how.devices[0])
         store = Store(how.store, program, how.title, list(plan.axes))
         found = store.find(keys, plan, how.return_params)
@@ -54,6 +56,9 @@ def trained(
         states |= {
             int(m): [leaf[i] for leaf in leaves] for m, i in zip(open_rows, twin, strict=True)
         }
+    else:
+        how.bar.update(how.bar.total)
+        how.bar.set_postfix_str("found in the store")
     if store is not None and jax.process_index() == 0:
         store.tidy()
     params = _params(problem, data, plan, progress, states) if how.return_params else None
@@ -95,7 +100,7 @@ def _advance(
     if store is not None:
         store.probe()
     leaves = run(
-        problem, data, cells, progress, saved, devices=tuple(how.devices)[: len(mine)], title=how.title if jax.process_index() == 0 else None,
+        problem, data, cells, progress, saved, devices=tuple(how.devices)[: len(mine)], bar=how.bar,
         members_per_batch=how.members_per_batch, save=save if store else None, save_seconds=how.save_seconds,
     )  # fmt: skip
     save(progress, leaves)

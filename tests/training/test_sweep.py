@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ntkdecay.training import accuracy, init_key, sweep, train
+from ntkdecay.training import _engine, accuracy, init_key, sweep, train
 
 
 @contextlib.contextmanager
@@ -318,6 +318,23 @@ def test_progress_is_a_bar_with_or_without_a_name(progress, capsys):
     assert bool(said) == bool(progress) and ("a name" in said) == (progress == "a name")
 
 
+def test_the_bar_is_there_before_anything_is_compiled(capsys, monkeypatch):
+    said, started = [], _engine.started
+
+    def heard(*args):
+        said.append(capsys.readouterr().err)
+        return started(*args)
+
+    monkeypatch.setattr(_engine, "started", heard)
+    sweep(
+        init, apply_fn, loss, sgd, {"learning_rate": [0.1, 0.2]}, X, Y, steps=3, progress="a name"
+    )
+    assert "a name" in said[0] and "initializing" in said[0] and "0.00/6.00" in said[0]
+    rest = capsys.readouterr().err
+    assert rest.index("compiling for 2 at a time") < rest.index("2 left, 2 at a time")
+    assert "6.00/6.00" in rest
+
+
 def test_accuracy_is_of_answers_alone():
     assert accuracy(np.array([1.0, -2.0]), np.array([1.0, 1.0])) == 0.5
     assert accuracy(np.eye(3), np.array([0, 1, 1])) == pytest.approx(2 / 3)
@@ -387,9 +404,9 @@ def test_a_changed_global_is_not_an_old_program():
 
 
 def test_a_grid_too_large_says_how_many_members_fit(monkeypatch):
-    from ntkdecay.training import _choice
+    from ntkdecay.training import _programs
 
-    monkeypatch.setattr(_choice, "available_bytes", lambda device: 180_000)
+    monkeypatch.setattr(_programs, "available_bytes", lambda device: 180_000)
     with pytest.raises(MemoryError, match=r"members_per_batch=\d+"):
         sweep(
             init,

@@ -1,0 +1,115 @@
+"""The grid's program for each width of its blocks, and whether it fits the memory."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ntkdecay.training import _engine
+from ntkdecay.training._problem import Data, Problem, State
+from ntkdecay.training._program import compiled
+
+
+class Programs:
+    """The compiled program of each width, made when first used; `compile_seconds` are those of the slowest."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        data: Data,
+        cells: Any,
+        states: State,
+        devices: tuple[Any, ...],
+        say: Callable[[str], Any] = str,
+    ) -> None:
+        self._say = say
+        self.problem, self.devices, self.data = problem, devices, data
+        self.cells, self._shapes = cells, jax.eval_shape(lambda: states)
+        self.rows = len(cells["seed"]) // len(devices)
+        self._sharding = jax.tree.map(lambda a: a.sharding, states)
+        self._compiled: dict[int, Any] = {}
+        self.compile_seconds = 0.0
+
+    def __getitem__(self, block: int) -> Callable[..., Any]:
+        if block not in self._compiled:
+            self._say(f"compiling for {block} at a time")
+            begin = time.perf_counter()
+            self._compiled[block] = self._compile(block)
+            self.compile_seconds = max(self.compile_seconds, time.perf_counter() - begin)
+        return self._compiled[block]
+
+    def _compile(self, block: int) -> Any:
+        order, alive = self._queue(np.ones(self.rows * len(self.devices), bool), block)
+        states = jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=sharding
+            ),
+            self._shapes,
+            self._sharding,
+        )
+        advance = _engine.program(self.problem, block, self.devices)
+        span = self._interval(0, np.array([1]), True)
+        program = compiled(advance, self.cells, states, order, alive, span, self.data, donate=(1,))
+        self._check_memory(program, block)
+        return program
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._compiled
+
+    def advance(
+        self,
+        block: int,
+        states: State,
+        living: np.ndarray,
+        begin: int,
+        ends: np.ndarray,
+        recorded: bool = True,
+    ) -> tuple[State, _engine.Measured]:
+        """The living rows' states after `ends[-1]`, and what was measured of all rows at each end; `states` are used up."""
+        order, alive = self._queue(living, block)
+        span = self._interval(begin, ends, recorded)
+        return self[block](self.cells, states, order, alive, span, self.data)
+
+    def _queue(self, living: np.ndarray, block: int) -> Any:
+        arrays = _engine.queue(living, len(self.devices), block)
+        return _engine.placed(arrays, self.devices, by_member=True)
+
+    def _interval(self, begin: int, ends: np.ndarray, recorded: bool) -> Any:
+        span = _engine.interval(begin, ends, recorded)
+        return _engine.placed(span, self.devices, by_member=False)
+
+    def _check_memory(self, program: Any, block: int) -> None:
+        usage, available = program.memory_analysis(), available_bytes(self.devices[0])
+        if usage is None or available is None:
+            return
+        resident = (
+            usage.argument_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
+        )
+        of_one = max(usage.temp_size_in_bytes // block, 1)
+        if resident + usage.temp_size_in_bytes > available:
+            fit = max(0, available - resident) // of_one
+            advice = (
+                f"pass `members_per_batch={fit}`"
+                if fit
+                else f"run the grid in parts of {max(1, int(self.rows * available / (2 * resident)))} members"
+            )
+            raise MemoryError(
+                f"{block} members at a time need {(resident + usage.temp_size_in_bytes) / 2**20:.0f} MiB "
+                f"and {available / 2**20:.0f} MiB are free: {fit} fit, so {advice}."
+            )
+
+
+def available_bytes(device: Any) -> int | None:
+    """Free memory: the device's own account, or the machine's on a CPU; None where neither is known."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if kib is None else int(kib) * 1024
