@@ -2,107 +2,161 @@ r"""Krylov spaces of a kernel known by its products, one for each column of labe
 
 .. math:: \Theta Q = Q T + \beta\, q\, e_d^\top, \qquad \phi(\Theta)\,b \approx \|b\|\, Q\, \phi(T)\, e_1
 
-One space serves every function φ: all times, all λ, all k.
+One space serves every function φ: all times, all λ, all k. Lanczos' method with full reorthogonalization. The
+arrays have room for `capacity` vectors of which `depth` are there, so that one program serves every depth.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from matfree import decomp
 
-from ntkdecay.predict._checks import refuse
+from ntkdecay.predict._modes import negligible
 
 Product = Callable[[Array], Array]
 
 
 class Krylov(NamedTuple):
-    """Lanczos' decomposition of depth d for each of o columns b of m entries."""
+    """Lanczos' decomposition for each of o columns b of m entries."""
 
     size: Array  # (o,), ‖b‖
-    basis: Array  # (o, d, m), Qᵀ
-    diagonal: Array  # (o, d), of T
-    coupling: Array  # (o, d), below the diagonal of T; the last entry is β
-    residual: Array  # (o, m), βq
+    basis: Array  # (o, capacity + 1, m), Qᵀ and q; zeros behind them
+    diagonal: Array  # (o, capacity + 1), of T; zeros behind it
+    coupling: Array  # (o, capacity + 1), below the diagonal of T; entry `depth` − 1 is β
+    depth: Array
 
     @property
-    def depth(self) -> int:
-        return self.diagonal.shape[1]
+    def capacity(self) -> int:
+        return self.basis.shape[1] - 1
 
-    def ritz(self, depth: int) -> tuple[Array, Array, Array]:
-        """Eigenvalues (o, p) >= 0 and vectors (o, p, p) of T cut to `depth`, and ‖b‖Vᵀe_1.
+    @property
+    def left_out(self) -> Array:
+        """The couplings that T lacks, (o, capacity + 1): β, and what is rounding where a space is exhausted."""
+        last = (jnp.arange(self.capacity + 1) == self.depth - 1)[None]
+        rounding = _rounding(self.diagonal)[:, None]
+        return jnp.where(last | (self.coupling <= rounding), self.coupling, 0.0)
 
-        T is filled up with zeros, which nothing couples to, so that p takes few values.
+    @property
+    def beta(self) -> Array:
+        """β, (o,): 0 where the space is exhausted."""
+        beta = self.coupling[:, self.depth - 1]
+        return jnp.where(beta > _rounding(self.diagonal), beta, 0.0)
+
+    def modes(self) -> "Modes":
+        ritz = self._ritz()
+        return Modes(ritz, self._rounded(ritz), self._widest(ritz))
+
+    def _ritz(self) -> "Ritz":
+        return self._eigh(self.diagonal, self.coupling - self.left_out)
+
+    def _widest(self, ritz: "Ritz") -> "Ritz":
+        r"""The modes of T with one row more, which makes its least eigenvalue 0: Gauss-Radau quadrature's matrix.
+
+        .. math:: \tilde T = \begin{pmatrix} T & \beta e_d \\ \beta e_d^\top & \beta^2 (T^{-1})_{dd} \end{pmatrix}
+
+        It puts as much of b as the products allow where the kernel would not learn at all.
         """
-        size = max(64, 1 << (self.depth - 1).bit_length())
+        floor = negligible(ritz.rates.max(1, keepdims=True), self.basis.shape[-1])
+        inverse = ritz.vectors[:, self.depth - 1] ** 2 / jnp.maximum(ritz.rates, floor)
+        corner = jnp.where(self.beta > 0, self.beta**2 * inverse.sum(1), 0.0)
+        inner = (self.coupling - self.left_out).at[:, self.depth - 1].set(self.beta)
+        return self._eigh(self.diagonal.at[:, self.depth].set(corner), inner)
 
+    def _rounded(self, ritz: "Ritz") -> "Ritz":
+        """The modes of T moved as rounding may move the kernel: by a random matrix of norm ε γ_max."""
+        p = self.capacity + 1
+        noise = jnp.triu(jax.random.normal(jax.random.key(0), (p, p), self.basis.dtype))
+        inside = jnp.arange(p) < self.depth
+        noise = jnp.where(inside[:, None] & inside[None], noise + noise.T, 0.0)
+        size = jnp.finfo(noise.dtype).eps * ritz.rates.max(1) / (2 * jnp.sqrt(1.0 * self.depth))
+        return self._eigh(
+            self.diagonal, self.coupling - self.left_out, size[:, None, None] * noise[None]
+        )
+
+    def _eigh(self, diagonal: Array, coupling: Array, moved: Any = 0.0) -> "Ritz":
         def tridiagonal(diagonal: Array, coupling: Array) -> Array:
-            off = jnp.diag(coupling[: depth - 1], -1)
-            t = jnp.diag(diagonal[:depth]) + off + off.T
-            return jnp.pad(t, (0, size - depth))
+            off = jnp.diag(coupling[:-1], -1)
+            return jnp.diag(diagonal) + off + off.T
 
-        t = jax.vmap(tridiagonal)(self.diagonal, self.coupling)
-        values, vectors = jnp.linalg.eigh(t)
-        rounding = jnp.finfo(values.dtype).eps * self.basis.shape[-1] * jnp.abs(values).max()
-        values = refuse(
-            jnp.maximum(values, 0.0),
-            (values < -10 * rounding).any(),
-            "`matvec` is not the product with a positive semi-definite matrix; compute the kernel in float64, or, if it "
-            "is a sample estimate, from a larger batch of samples.",
+        values, vectors = jnp.linalg.eigh(jax.vmap(tridiagonal)(diagonal, coupling) + moved)
+        largest, m = jnp.abs(values).max(1, keepdims=True), self.basis.shape[-1]
+        rates = jnp.where(values > negligible(largest, m), values, 0.0)
+        wrong = (values < -10 * m * jnp.finfo(values.dtype).eps * largest).any()
+        return Ritz(rates, vectors, self.size[:, None] * vectors[:, 0], wrong)
+
+
+class Ritz(NamedTuple):
+    """Eigenmodes of a small matrix for each of o columns, each negligible eigenvalue 0."""
+
+    rates: Array  # (o, p)
+    vectors: Array  # (o, p, p), in columns
+    start: Array  # (o, p), ‖b‖Vᵀe_1
+    indefinite: Array  # whether it has an eigenvalue that is clearly below 0
+
+
+def begin(b: Array, capacity: int) -> Krylov:
+    """Spaces of depth 0 of the columns of b, (m, o)."""
+    size = jnp.linalg.norm(b, axis=0)
+    first = b / jnp.where(size > 0, size, 1.0)[None]
+    basis = jnp.zeros((b.shape[1], capacity + 1, b.shape[0]), b.dtype).at[:, 0].set(first.T)
+    row = jnp.zeros((b.shape[1], capacity + 1), b.dtype)
+    return Krylov(size, basis, row, row, jnp.zeros((), int))
+
+
+class Modes(NamedTuple):
+    """The eigenmodes of T, and of what T may as well be."""
+
+    ritz: Ritz  # of T itself
+    rounded: Ritz  # of T moved by rounding
+    widest: Ritz  # of Gauss-Radau quadrature's T
+
+
+@partial(jax.jit, static_argnums=3)
+def deepened(
+    product: Product, space: Krylov, depth: Array | int, capacity: int
+) -> tuple[Krylov, Modes]:
+    """The same spaces, `depth` deep, and their modes, by as many products as are missing; `product` takes one vector (m,)."""
+    m = space.basis.shape[-1]
+    space = _with_room(space, capacity)
+
+    def step(j: Array, space: Krylov) -> Krylov:
+        _, basis, diagonal, coupling, _ = space
+        q = basis[:, j]
+        pulled = jax.vmap(product)(q)
+        diagonal = diagonal.at[:, j].set((q * pulled).sum(1))
+        for _ in range(2):  # one pass leaves what rounding has kept of the basis
+            inside = jnp.einsum("odm,om->od", basis, pulled)
+            pulled = pulled - jnp.einsum("od,odm->om", inside, basis)
+        beta = jnp.linalg.norm(pulled, axis=1)
+        beta = jnp.where(j + 1 < m, beta, 0.0)
+        # Where a space is exhausted, to rounding, what is left is noise, and its direction too.
+        goes_on = beta > _rounding(diagonal)
+        following = jnp.where(goes_on, 1 / jnp.where(goes_on, beta, 1.0), 0.0)[:, None] * pulled
+        return space._replace(
+            basis=basis.at[:, j + 1].set(following),
+            diagonal=diagonal,
+            coupling=coupling.at[:, j].set(beta),
         )
-        return values, vectors, self.size[:, None] * vectors[:, 0]
+
+    depth = jnp.maximum(depth, space.depth)
+    space = jax.lax.fori_loop(space.depth, depth, step, space)._replace(depth=depth)
+    return space, space.modes()
 
 
-def krylov(matvec: Product, b: Array, depth: int) -> Krylov:
-    """The Krylov spaces of the columns of b, (m, o); `matvec` takes one vector (m,)."""
-    columns, m = b.shape[1], b.shape[0]
-    empty = jnp.zeros((columns, 0), b.dtype)
-    start = Krylov(
-        jnp.linalg.norm(b, axis=0), jnp.zeros((columns, 0, m), b.dtype), empty, empty, b.T
-    )
-    return deepen(matvec, start, depth)
+def _rounding(diagonal: Array) -> Array:
+    return 10 * jnp.finfo(diagonal.dtype).eps * jnp.abs(diagonal).max(1)
 
 
-def deepen(matvec: Product, space: Krylov, depth: int) -> Krylov:
-    """The same spaces, `depth` deep. Lanczos goes on from the residual: its products are not repeated.
+def _with_room(space: Krylov, capacity: int) -> Krylov:
+    def padded(rows: Array) -> Array:
+        more = capacity - space.capacity
+        return jnp.pad(rows, ((0, 0), (0, more), *((0, 0),) * (rows.ndim - 2)))
 
-    What continues is Lanczos for (1 − QQᵀ)Θ(1 − QQᵀ). A space that is exhausted, that of a column of
-    zeros for one, is filled up with zeros.
-    """
-    # Not decomp.tridiag_sym: it averages the two sides of T, and where a space is exhausted to rounding
-    # the side above the diagonal is noise of any size.
-    lanczos = decomp.hessenberg(depth - space.depth, reortho="full", custom_vjp=False)
-
-    def more(basis: Array, residual: Array) -> tuple[Array, Array, Array, Array]:
-        def project(v: Array) -> Array:
-            return v - (basis @ v) @ basis
-
-        found: Any = lanczos(lambda v: project(matvec(project(v))), residual)
-        diagonal, last = jnp.diag(found.J_small), found.residual
-        coupling = jnp.append(jnp.diag(found.J_small, -1), jnp.linalg.norm(last))
-        # Where a space is exhausted, to rounding, what Lanczos divides by it is noise, or 0/0.
-        end = coupling <= 10 * jnp.finfo(last.dtype).eps * jnp.nanmax(jnp.abs(diagonal))
-        beyond = jnp.cumsum(jnp.append(~jnp.any(residual), end[:-1])) > 0
-        basis = jnp.where(beyond[:, None], 0.0, found.Q_tall)
-        coupling, last = (
-            jnp.where(end | beyond, 0.0, coupling),
-            jnp.where((end | beyond)[-1], 0.0, last),
-        )
-        return basis, jnp.where(beyond, 0.0, diagonal), coupling, last
-
-    basis, diagonal, coupling, residual = jax.vmap(more)(space.basis, space.residual)
-    diagonal = refuse(
-        diagonal,
-        ~jnp.isfinite(diagonal).all(),
-        "`matvec` gives NaN or infinite entries; the usual cause is an input that is not finite, or an all-zero one "
-        "under a normalization.",
-    )
-    return Krylov(
-        space.size,
-        jnp.concatenate([space.basis, basis], 1),
-        jnp.concatenate([space.diagonal, diagonal], 1),
-        jnp.concatenate([space.coupling, coupling], 1),
-        residual,
+    return space._replace(
+        basis=padded(space.basis),
+        diagonal=padded(space.diagonal),
+        coupling=padded(space.coupling),
     )

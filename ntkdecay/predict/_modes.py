@@ -34,10 +34,9 @@ class Modes:
     outputs: int = field(metadata={"static": True})  # what the loss divides every kernel by
 
 
-def negligible(eigenvalues: Array, size: int) -> Array:
-    """Below what an eigenvalue of a matrix (size, size) is 0 to rounding."""
-    largest = eigenvalues.max()
-    return 4 * math.sqrt(size) * jnp.finfo(eigenvalues.dtype).eps * largest
+def negligible(largest: Array, size: int) -> Array:
+    """Below what an eigenvalue of a matrix (size, size) is 0 to rounding, whose largest this is."""
+    return 4 * math.sqrt(size) * jnp.finfo(largest.dtype).eps * largest
 
 
 def decompose(
@@ -59,5 +58,5 @@ def _decompose(k: Array, outputs: int) -> tuple[Modes, Any, Any]:
     """Modes, and what the kernel is asked."""
     k, symmetry = symmetric(as_matrix(k))
     values, vectors = jnp.linalg.eigh(k)
-    rates = jnp.where(values > negligible(values, values.size), values, 0.0) / outputs
+    rates = jnp.where(values > negligible(values.max(), values.size), values, 0.0) / outputs
     return Modes(rates, vectors, outputs), symmetry, (values.min(), jnp.abs(values).max())

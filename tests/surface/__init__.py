@@ -78,8 +78,6 @@ PACKAGES = (
     "symbolic",
     "training",
 )
-# names, and beginnings of names, whose calls are still to be written
-UNFINISHED = ("predict.gradient_descent_mse_matrix_free",)
 
 
 def public() -> list[str]:
