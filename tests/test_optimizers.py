@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +69,10 @@ def test_sgd_runs_over_traced_eta_and_lambda_and_keeps_the_dtype():
 
 
 def pseudo_code(losses, errors, l2, factor, refractory, every, patience):
-    """λ at each step: SM E's Algorithm 1, line by line, with MINERROR where it prints ERROR."""
+    """λ at each step: SM E's Algorithm 1, line by line, with MINERROR where it prints ERROR, in exact fractions."""
     min_loss = min_error = np.inf
-    min_step, path = 0.0, []
+    min_step, path = 0, []
+    l2, factor, refractory = (Fraction(str(number)) for number in (l2, factor, refractory))
 
     def before(series, t, k):
         return series[t - k * every] if t - k * every >= 0 else np.inf
@@ -87,7 +89,7 @@ def pseudo_code(losses, errors, l2, factor, refractory, every, patience):
             else:
                 min_loss = min(before(losses, t, patience - 1), min_loss)
                 min_error = min(before(errors, t, patience - 1), min_error)
-        path.append(l2)
+        path.append(float(l2))
     return path
 
 
@@ -134,7 +136,24 @@ FORGOTTEN = (
 def test_auto_l2_is_its_pseudo_code_on_any_sequence(losses, errors, constants):
     losses, errors = losses.astype(float), errors.astype(float)
     path, _ = run(losses, errors, *constants)
-    np.testing.assert_array_equal(path, pseudo_code(losses, errors, *constants))
+    np.testing.assert_allclose(path, pseudo_code(losses, errors, *constants), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("l2", ["0.1", "0.3", "0.7", "1"])
+def test_lambda_rests_for_0_1_over_lambda_steps_to_the_step(l2, dtype):
+    """In exact numbers: at t = MIN_STEP, which is not above itself, λ does not fall, one step later it does."""
+    state = optimizers.auto_l2_state(float(l2), patience=1, dtype=dtype)
+    state = optimizers.auto_l2_rule(state, -1.0)  # every later loss is above
+    exact, step = Fraction(l2), 1
+    for _ in range(6):
+        fallen = optimizers.auto_l2_rule(state._replace(step=jnp.int32(step)), 0.0)
+        exact /= 10
+        np.testing.assert_allclose(fallen.l2, float(exact), rtol=1e-6)
+        step += int(Fraction(1, 10) / exact)
+        resting = optimizers.auto_l2_rule(fallen._replace(step=jnp.int32(step)), 0.0)
+        assert resting.l2 == fallen.l2
+        state, step = fallen, step + 1
 
 
 FALLING = np.linspace(2.0, 1.0, STEPS)
