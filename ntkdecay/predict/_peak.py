@@ -22,7 +22,7 @@ from ntkdecay.predict._checks import (
 )
 from ntkdecay.predict._modes import Modes, decompose
 from ntkdecay.predict._request import Reduction, Task, describe
-from ntkdecay.predict._response import on_training_set
+from ntkdecay.predict._response import on_training_set, velocity
 
 
 @checked(
@@ -100,15 +100,13 @@ def _fall(
     products: tuple[Array, Array, Array],
     degree: float,
 ) -> Array:
-    """A positive multiple of −dL/dt = Σ γe^{−ct} r² + kλ r f with r = f − y, which does not underflow as r does."""
+    """A positive multiple of −dL/dt = −Σ r·ḟ with r = f − y, which does not underflow as r and ḟ do."""
     (kept, learned, unlearned), (ff, fy, yy) = response, products
     unit = jax.lax.stop_gradient(jnp.maximum(kept.max(), jnp.abs(unlearned).max()))
     unit = jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
     start, lack = kept / unit, unlearned / unit  # r = kept·f_0 − unlearned·y
-    error = start**2 * ff - 2 * start * lack * fy + lack**2 * yy
-    overlap = kept * start * ff + start * (learned - unlearned) * fy - learned * lack * yy
-    pull = rates * jnp.exp(-2 * (degree - 1) * l2 * t)
-    return (pull * unit * error + degree * l2 * overlap).sum()
+    left, learns = velocity(t, rates, l2, degree, learned, unlearned)  # ḟ = learns·y − left·f_0
+    return (start * left * ff - (start * learns + lack * left) * fy + lack * learns * yy).sum()
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5,))

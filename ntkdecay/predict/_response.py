@@ -240,6 +240,52 @@ def _gain(driving: Driving, clock: Clock, e: Expansion) -> tuple[Array, Array]:
     return gain, jnp.where(low, 1 - gain, short)
 
 
+def velocity(
+    t: Array, rate: Array, l2: Array, degree: float, learned: Array, unlearned: Array
+) -> tuple[Array, Array]:
+    """−d`kept`/dt and d`learned`/dt of all modes, divided by one positive number so that the largest is near 1.
+
+    While a mode tracks its label, Ẋ = (γ_t + kλ) e^{−x} G_s(u_0) − c u_t G_s'(u_t): two terms of full precision,
+    where γ_t (1 − X) − kλ X is the difference of two that agree to a relative λ/γ.
+    """
+    c = 2 * (degree - 1) * l2
+    now = rate * jnp.exp(-c * t)
+    total = now + degree * l2
+    moves = total > 0
+    log_left = jnp.log(jnp.where(moves, total, 1.0)) - degree * l2 * t - rate * t * exprel(-c * t)
+    if degree <= 1:  # Ẋ = γ_t e^{−x}
+        scale = jax.lax.stop_gradient(jnp.max(log_left, initial=-jnp.inf, where=moves))
+        left = jnp.where(moves, jnp.exp(log_left - jnp.where(jnp.isfinite(scale), scale, 0.0)), 0.0)
+        return left, left * now / jnp.where(moves, total, 1.0)
+    e = expansion(degree)
+    driving, start = _driving(rate, c, e), _clock(jnp.zeros_like(c), e)
+    decays = (c > 0) & (rate > 0)
+    log_lag = jnp.log(jnp.where(decays, c, 1.0)) + _log_slope(driving, _clock(c * t, e), e)
+    largest = jnp.maximum(
+        jnp.max(log_left, initial=-jnp.inf, where=moves),
+        jnp.max(log_lag, initial=-jnp.inf, where=decays),
+    )
+    least = jnp.log(jnp.finfo(t.dtype).tiny)
+    scale = jax.lax.stop_gradient(jnp.where(largest > least, largest, least))
+    left = jnp.where(moves, jnp.exp(log_left - scale), 0.0)
+    lag = jnp.where(decays, jnp.exp(log_lag - scale), 0.0)
+    tracks = rate >= c
+    slow = (now * unlearned - degree * l2 * learned) * jnp.exp(-scale)
+    return left, jnp.where(tracks, left * _gain(driving, start, e)[0] - lag, slow)
+
+
+def _log_slope(driving: Driving, clock: Clock, e: Expansion) -> Array:
+    """log(u G_s'(u)) at u_t."""
+    u = jnp.where(clock.down > 0, driving.u * clock.down, 0.0)
+    low, log_u = u < 1, driving.log_u - clock.ct
+    power = driving.power * clock.power
+    phi = (power - 1) / -e.sigma if e.far_from_pole else phi_near_pole(log_u, e)
+    u, v = jnp.where(low, u, 1.0), jnp.where(low, 1.0, driving.v * clock.up)
+    gain, rise = jax.jvp(lambda u, phi: gain_over_u(u, phi, e), (u, phi), (u, power))
+    fall = jax.jvp(lambda v: complement_of_inverse(v, e), (v,), (jnp.ones_like(v),))[1]
+    return jnp.where(low, log_u + jnp.log(gain + rise), jnp.log(fall) - log_u)
+
+
 def _divided_difference(coefficients: np.ndarray, x: Array, y: Array) -> Array:
     """(A(x) − A(y))/(x − y) of a polynomial with ascending coefficients."""
     value, slope = jnp.zeros_like(y), jnp.zeros_like(x)

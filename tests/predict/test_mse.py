@@ -314,6 +314,17 @@ def test_peak_time_holds_in_float32_where_little_is_learned(ratio):
     assert single == pytest.approx(double, rel=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-13), (np.float32, 1e-6)])
+@pytest.mark.parametrize("ratio", [1e-16, 1e-30])
+@pytest.mark.parametrize("degree", [1.5, 2, 3])
+def test_peak_time_holds_where_l2_is_below_rounding(degree, ratio, dtype, error):
+    """The law of one mode, t = ln(γ²/(2k(k−1)λ²))/γ, up to terms of order λ/γ ln²."""
+    one = np.ones((1, 1), dtype)
+    peak = peak_time(one, one, l2=dtype(ratio), degree=degree, reduction="sum")
+    law = -np.log(2 * degree * (degree - 1)) - 2 * np.log(float(dtype(ratio)))
+    assert float(peak) == pytest.approx(law, rel=error)
+
+
 @pytest.mark.parametrize(
     ("measured", "meant"), [(0.9999999999999999, 1), (1.5e-16, 0), (1.9999999, 2)]
 )
