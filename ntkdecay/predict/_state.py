@@ -12,6 +12,7 @@ degree 1, there is one a_l and one w_l for each:
 θ − θ_0, a = 1.
 """
 
+import contextlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -43,6 +44,9 @@ from ntkdecay.predict._checks import (
     check_kernel,
     check_request,
     float_dtype,
+    refuse_kernel,
+    refuse_kernel_shape,
+    refuse_spectrum,
 )
 from ntkdecay.predict._request import Origin
 
@@ -348,32 +352,16 @@ def positive_kernel(k: Any, y_shape: tuple[int, ...], trace_axes: tuple[int, ...
     """The training kernel as a symmetric matrix; where it is known, it must be positive semi-definite."""
     if is_traced(k):
         return check_kernel(k, y_shape, trace_axes)
-    expected = tuple(size for size in _axes.kept(y_shape, trace_axes) for _ in range(2))
-    if k.shape != expected:
-        raise ValueError(
-            f"`k_train_train` has shape {k.shape}, but labels of shape {y_shape} with "
-            f"trace_axes={trace_axes} need {expected}: each axis that is not traced, twice."
-        )
+    refuse_kernel_shape(k, y_shape, trace_axes)
     matrix = np.asarray(as_matrix(np.asarray(k)))  # pyright: ignore[reportArgumentType]
     size, skew = np.abs(matrix).max(), np.abs(matrix - matrix.T).max()
-    eps = np.finfo(matrix.dtype).eps
-    if skew > eps**0.5 * size:
-        raise ValueError(
-            f"`k_train_train` is not symmetric (largest difference {skew:.3g}); the usual cause is a kernel between "
-            "two different sets of points."
-        )
-    matrix = (matrix + matrix.T) / 2
-    rounding = 10 * len(matrix) * eps * np.trace(matrix) / len(matrix)
-    try:
-        np.linalg.cholesky(
-            matrix
-            + max(rounding, np.finfo(matrix.dtype).tiny) * np.eye(len(matrix), dtype=matrix.dtype)
-        )
-    except np.linalg.LinAlgError:
-        least, *_, largest = np.append(np.linalg.eigvalsh(matrix), 0.0)[[0, -2]]
-        if least < -10 * len(matrix) * eps * largest:
-            raise ValueError(
-                f"`k_train_train` is not positive semi-definite: its smallest eigenvalue is {least:.3g}; compute it in "
-                "float64, or, if it is a sample estimate, from a larger batch of samples."
-            ) from None
-    return jnp.asarray(matrix)
+    refuse_kernel(None, np.isfinite(size), skew, size)
+    matrix, rows = (matrix + matrix.T) / 2, len(matrix)
+    info = np.finfo(matrix.dtype)
+    rounding = max(10 * info.eps * np.trace(matrix), info.tiny)
+    positive = jnp.asarray(matrix)
+    with contextlib.suppress(np.linalg.LinAlgError):
+        np.linalg.cholesky(matrix + rounding * np.eye(rows, dtype=matrix.dtype))
+        return positive
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    return refuse_spectrum(positive, eigenvalues.min(), np.abs(eigenvalues).max(), rows)
