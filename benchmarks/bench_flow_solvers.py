@@ -1,12 +1,13 @@
 """The default solver of `predict.gradient_descent` beside those of diffrax and scipy, at equal measured accuracy.
 
-A cell is a flow: samples × outputs, loss, the kernel's ratio of eigenvalues, λ, momentum, last time. The default
+A cell is a flow: samples × outputs, loss, the kernel's ratio of eigenvalues, λ, momentum β, last time t, with momentum
+(1 − β)t, for then time counts for so much more. The default
 runs at its own tolerances; its error is measured against itself at tight ones. Another solver runs at one
 tolerance after the other until its error is as small, and its time there is interpolated between them, both in
 logarithms. Seconds are of the processor, on one thread, after the first call. One that is over CAP times the
 default's is given up; its row then says so.
 
-`python benchmarks/bench_flow_solvers.py` takes a Latin hypercube of cells, `--all` every one.
+`python benchmarks/bench_flow_solvers.py` takes a Latin hypercube of 21 cells, `--all` every one, `--cells N` so many.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,13 +30,15 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from conftest import machine, today, versions
 from scipy.integrate import solve_ivp
 
 from ntkdecay.predict import gradient_descent
 
 CAP = 20
+OUT = Path(__file__).parent / "results" / "flow_solvers.json"
 GRID = {
-    "shape": [(10, 2), (20, 10), (200, 2), (100, 10), (500, 2), (400, 10), (2000, 2)],
+    "shape": [(10, 2), (20, 10), (200, 2), (100, 10), (500, 2), (400, 10), (1000, 4)],
     "loss": ["MSE", "cross entropy", "non-convex"],
     "ratio": [1e2, 1e5, 1e8],
     "l2": [0.0, 1e-3],
@@ -127,7 +131,7 @@ def cells(number: int | None, seed: int = 0) -> list[Cell]:
     common = {name: spread(name, number // 3) for name in ("shape", "loss", "momentum")}
     own = {name: spread(name, number) for name in ("ratio", "l2", "t")}
     found = [
-        Cell(**{k: v[i // 3] for k, v in common.items()}, **{k: v[i] for k, v in own.items()})
+        Cell(*[common[name][i // 3] if name in common else own[name][i] for name in GRID])
         for i in range(number // 3 * 3)
     ]
     order = np.argsort([np.prod(cell.shape) for cell in found[::3]], kind="stable")
@@ -145,80 +149,84 @@ class Flow:
         self.cell, self.k = cell, (k + k.T) / 2
         self.y = np.eye(o)[rng.integers(0, o, n)]
         self.start = 0.5 * rng.normal(size=(n, o))
-        self.marks = cell.t * np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+        self.last = cell.t if cell.momentum is None else cell.t * (1 - cell.momentum)
+        self.marks = self.last * np.array([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
 
     def ours(self, tolerance: float | None = None, solver=None, max_steps: int = 100_000):
         """f at the marks, (5, n, o), and seconds: of the default, or of a solver of diffrax on the same state."""
-        options = {} if tolerance is None else {"rtol": tolerance, "atol": tolerance / 100}
-        cell = self.cell
+        cell, atol = self.cell, None if tolerance is None else tolerance / 100
         predict_fn = gradient_descent(
             LOSSES[cell.loss][0], self.k, self.y, l2=cell.l2, degree=2, momentum=cell.momentum,
-            solver=solver, max_steps=max_steps, **options,
+            solver=solver, max_steps=max_steps, rtol=tolerance, atol=atol,
         )  # fmt: skip
         return lambda: np.asarray(predict_fn(self.marks, self.start))
 
     def scipy(self, method: str, tolerance: float, limit: float):
-        """The same of scipy, on the ODE in f: with momentum on that of Θw and its velocity."""
-        cell, shape = self.cell, self.y.shape
-        _, slope, curvature = LOSSES[cell.loss]
-        l2, size, begun = cell.l2, self.y.size, time.process_time()
-        friction = None if cell.momentum is None else 1 - cell.momentum
+        """f at the marks by scipy, on the ODE in f; with momentum on that of Θw and its velocity."""
+        friction = None if self.cell.momentum is None else 1 - self.cell.momentum
+        ode = self.first_order() if friction is None else self.second_order(friction)
+        velocity, jacobian, first, outputs = ode
+        begun = time.process_time()
 
-        def in_time():
-            if time.process_time() - begun > limit:
-                raise TimeoutError
+        def in_time(function):
+            def checked(t, y):
+                if time.process_time() - begun > limit:
+                    raise TimeoutError
+                return function(t, y)
 
-        def full(f):
-            h = curvature(f, self.y)
-            return np.einsum("ij,jab->iajb", self.k, h).reshape(size, size)
+            return checked
 
-        def scale(t):
-            """a, of ä = −λa − μȧ."""
-            root = np.sqrt(complex(friction**2 / 4 - l2))
-            x = root * t
-            if abs(x) < 1e-6:
-                return np.exp(-friction * t / 2) * (1 + friction * t / 2)
-            up, down = np.exp(x - friction * t / 2), np.exp(-x - friction * t / 2)
-            return float(((up + down) / 2 + friction / 2 * (up - down) / (2 * root)).real)
+        options = {"rtol": tolerance, "atol": tolerance / 100, "t_eval": self.marks}
+        if method != "DOP853":
+            options["jac"] = in_time(jacobian)
+        found = solve_ivp(in_time(velocity), (0, self.last), first, method, **options)
+        if not found.success:
+            raise TimeoutError
+        return np.stack([outputs(t, y) for t, y in zip(found.t, found.y.T, strict=True)])
+
+    def stiffness(self, f):
+        """Θ_0 ∂²ℓ/∂f² as a matrix."""
+        h = LOSSES[self.cell.loss][2](f, self.y)
+        return np.einsum("ij,jab->iajb", self.k, h).reshape(f.size, f.size)
+
+    def first_order(self):
+        """f' = −e^{−2λt} Θ_0 ∂ℓ/∂f − 2λf."""
+        l2, shape, slope = self.cell.l2, self.y.shape, LOSSES[self.cell.loss][1]
 
         def velocity(t, f):
-            in_time()
             f = f.reshape(shape)
             return (-np.exp(-2 * l2 * t) * (self.k @ slope(f, self.y)) - 2 * l2 * f).ravel()
 
         def jacobian(t, f):
-            in_time()
-            j = -np.exp(-2 * l2 * t) * full(f.reshape(shape))
-            j.flat[:: size + 1] -= 2 * l2
+            j = -np.exp(-2 * l2 * t) * self.stiffness(f.reshape(shape))
+            j.flat[:: f.size + 1] -= 2 * l2
             return j
 
-        def velocity_2(t, y):
-            in_time()
-            (g, v), a = y.reshape(2, *shape), scale(t)
-            force = -a * (self.k @ slope(a**2 * self.start + a * g, self.y)) - l2 * g
+        return velocity, jacobian, self.start.ravel(), lambda t, f: f.reshape(shape)
+
+    def second_order(self, friction: float):
+        """g'' = −a Θ_0 ∂ℓ/∂f − λg − μg' for f = a² f_0 + a g, and a'' = −λa − μa'."""
+        l2, shape, slope = self.cell.l2, self.y.shape, LOSSES[self.cell.loss][1]
+        size, root = self.y.size, np.sqrt(complex(friction**2 / 4 - l2))
+
+        def scale(t):
+            up, down = np.exp((root - friction / 2) * t), np.exp((-root - friction / 2) * t)
+            return float(((up + down) / 2 + friction * (up - down) / (4 * root)).real)
+
+        def outputs(t, y):
+            return scale(t) ** 2 * self.start + scale(t) * y[:size].reshape(shape)
+
+        def velocity(t, y):
+            g, v = y.reshape(2, *shape)
+            force = -scale(t) * (self.k @ slope(outputs(t, y), self.y)) - l2 * g
             return np.stack([v, force - friction * v]).ravel()
 
-        def jacobian_2(t, y):
-            in_time()
-            a = scale(t)
-            f = a**2 * self.start + a * y[:size].reshape(shape)
+        def jacobian(t, y):
             one = np.eye(size)
-            return np.block([[0 * one, one], [-(a**2) * full(f) - l2 * one, -friction * one]])
+            pull = scale(t) ** 2 * self.stiffness(outputs(t, y)) + l2 * one
+            return np.block([[0 * one, one], [-pull, -friction * one]])
 
-        first = self.start.ravel() if friction is None else np.zeros(2 * size)
-        options = {"rtol": tolerance, "atol": tolerance / 100, "t_eval": self.marks}
-        if method != "DOP853":
-            options["jac"] = jacobian if friction is None else jacobian_2
-        found = solve_ivp(
-            velocity if friction is None else velocity_2, (0, cell.t), first, method, **options
-        )
-        if not found.success:
-            raise TimeoutError
-        found = found.y.T[:, :size].reshape(-1, *shape)
-        if friction is None:
-            return found
-        a = np.array([scale(t) for t in self.marks])[:, None, None]
-        return a**2 * self.start + a * found
+        return velocity, jacobian, np.zeros(2 * size), outputs
 
 
 def seconds(call, budget: float = 0.2) -> float:
@@ -278,22 +286,18 @@ def measure(cell: Cell) -> dict:
     limit = CAP * cost
     size = flow.y.size
     product = seconds(lambda: flow.k @ flow.start, 0.01)
+    order = size if cell.momentum is None else 2 * size
     row = {"cell": cell._asdict(), "error": error, "first": first, "default": cost}
+    runs = {}
     for name, (solver, stages) in DIFFRAX.items():
-        order = size if cell.momentum is None else 2 * size
         price = stages * product if stages else order * product + order**3 / 1e10
-        slow = limit < (6 if stages else 30) * price
-
-        def run(tolerance, solver=solver):
-            return flow.ours(tolerance, solver, MAX_STEPS)
-
-        row[name] = None if slow else by_tolerance(run, exact, error, limit)
+        if limit > (6 if stages else 30) * price:
+            runs[name] = partial(flow.ours, solver=solver, max_steps=MAX_STEPS)
     for name in SCIPY:
-
-        def run(tolerance, name=name):
-            return lambda: flow.scipy(name, tolerance, limit)
-
-        row[name] = by_tolerance(run, exact, error, limit)
+        if name == "DOP853" or limit > 5 * order**3 / 1e10:
+            runs[name] = lambda tolerance, name=name: partial(flow.scipy, name, tolerance, limit)
+    for name in (*DIFFRAX, *SCIPY):
+        row[name] = by_tolerance(runs[name], exact, error, limit) if name in runs else None
     for group, names in (("diffrax", DIFFRAX), ("scipy", SCIPY)):
         times = [row[name] for name in names if row[name] is not None]
         row[f"over best of {group}"] = cost / min(times) if times else None
@@ -315,9 +319,9 @@ def shown(row: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every cell of the grid")
-    parser.add_argument("--cells", type=int, default=42, help="of the sample")
+    parser.add_argument("--cells", type=int, default=21, help="of the sample")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the sample's cells")
-    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--out", type=Path, default=OUT, help="a JSON file")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     sample = cells(None if options.all else options.cells)
@@ -325,15 +329,10 @@ def main() -> None:
     for i, cell in enumerate(sample):
         if options.only and i not in options.only:
             continue
-        try:
-            rows.append(measure(cell))
-            print(i, shown(rows[-1]), flush=True)
-        except ValueError as error:
-            print(i, cell, "FAILS", error, flush=True)
-    if options.out:
-        from conftest import machine, today, versions
-
+        rows.append(measure(cell))
+        print(i, shown(rows[-1]), flush=True)
         result = {"machine": machine(), "versions": versions(), "date": today(), "rows": rows}
+        options.out.parent.mkdir(exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 

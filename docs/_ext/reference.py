@@ -96,6 +96,8 @@ def benchmarks() -> None:
     text = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(path.read_text())
+        if "rows" in result:  # a table of its own page
+            continue
         text.append(
             f"## {path.stem}\n\n{result['machine']}; {result['versions']}; {result['date']}\n"
         )
@@ -110,10 +112,43 @@ def benchmarks() -> None:
     write(DOCS / "_build" / "benchmarks.md", "\n".join(text) or empty)
 
 
+def solvers() -> None:
+    """What `benchmarks/bench_flow_solvers.py` measured: the default beside the best of diffrax and scipy."""
+    path = ROOT / "benchmarks" / "results" / "flow_solvers.json"
+    if not path.exists():
+        write(DOCS / "_build" / "solvers.md", "No results are kept in this copy.\n")
+        return
+    result = json.loads(path.read_text())
+    lines = [
+        f"{result['machine']}; {result['versions']}; {result['date']}\n",
+        "| samples × outputs | loss | ratio | λ | β | t | error | default (s) | diffrax (s) | ratio | scipy (s) | ratio |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: |",
+    ]
+    for row in result["rows"]:
+        cell = row["cell"]
+        cells = ["×".join(map(str, cell["shape"])), cell["loss"], f"{cell['ratio']:.0e}"]
+        cells += [f"{cell['l2']:g}", str(cell["momentum"] or ""), f"{cell['t']:.0e}"]
+        cells += [f"{row['error']:.0e}", f"{row['default']:.2g}"]
+        for names in (
+            ("Tsit5", "Dopri8", "Kvaerno3", "Kvaerno5"),
+            ("DOP853", "LSODA", "BDF", "Radau"),
+        ):
+            times = {name: row[name] for name in names if row[name] is not None}
+            best = min(times, key=times.__getitem__) if times else None
+            cells += (
+                [f"{best} {times[best]:.2g}", f"{row['default'] / times[best]:.2f}"]
+                if best
+                else ["", ""]
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+    write(DOCS / "_build" / "solvers.md", "\n".join(lines) + "\n")
+
+
 def generate(app: Sphinx) -> None:
     api()
     figures()
     benchmarks()
+    solvers()
 
 
 def public_name(app: Sphinx, env, node: nodes.Element, contnode: nodes.Node):

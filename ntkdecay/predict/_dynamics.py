@@ -10,7 +10,7 @@ The Jacobian is that of Σ_l F_l² Θ_l H, H = ∂²L/∂f², and so is what an 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -50,6 +50,11 @@ def products(kernels: tuple[Array, ...], w: Array) -> Array:
     return jnp.stack([k @ one for k, one in zip(kernels, w, strict=True)])
 
 
+def weighted(each: Array, g: Array) -> Array:
+    """Σ_l each_l g_l, of (…, layers, m, o)."""
+    return (each[:, None, None] * g).sum(-3) if each.size > 1 else each[0] * g[..., 0, :, :]
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """y' = F(t, y) with y of shape (1 or 2, 2, layers, m, o): w and g, and with momentum their velocities."""
@@ -63,6 +68,11 @@ class Dynamics:
     a: Array  # (layers,), at `start`
     velocity: Array  # of a
     changes: bool = False  # whether λ does
+
+    def still(self) -> "Dynamics":
+        """The same, as a constant to derivatives."""
+        names = ("net", "f0", "l2", "friction", "start", "a", "velocity")
+        return replace(self, **{name: jax.lax.stop_gradient(getattr(self, name)) for name in names})
 
     def scale(self, t: Array) -> tuple[Array, Array]:
         """a and its velocity at t."""
@@ -79,12 +89,12 @@ class Dynamics:
     def outputs(self, t: Array, y: Array) -> Array:
         """f, (m, o)."""
         whole, each = self.net.factors(self.scale(t)[0])
-        return whole * self.f0 + jnp.tensordot(each, y[0, 1], 1)
+        return whole * self.f0 + weighted(each, y[0, 1])
 
     def change(self, t: Array, y: Array) -> Array:
         """What an increment of the outermost part of `y` is in f, (1 or 2, m, o)."""
         _, each = self.net.factors(self.scale(t)[0])
-        return jnp.einsum("l,klio->kio", each, y[:, 1])
+        return weighted(each, y[:, 1])
 
     def slope(self, f: Array) -> Array:
         """∂L/∂f."""
@@ -122,12 +132,12 @@ class Dynamics:
         def onward(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             v, size, _ = state
             w = self.curvature(f, v / jnp.maximum(size, tiny))
-            v = jnp.tensordot(each, self.products(each[:, None, None] * w[None]), 1)
+            v = weighted(each, self.products(each[:, None, None] * w[None]))
             size = jnp.sqrt(jnp.maximum(jnp.vdot(w, v), 0.0))
             return v, size, size
 
         v, _, rate = jax.lax.fori_loop(0, 2, onward, (v, jnp.linalg.norm(v), jnp.zeros_like(t)))
-        return self._rate(rate), jax.lax.stop_gradient(v)
+        return self._rate(rate), v
 
     def rate(self, t: Array, apart: Array, change: Array) -> tuple[Array, Array]:
         """The same from two points that are `apart` and how F changes between them."""
@@ -135,13 +145,13 @@ class Dynamics:
         force = (
             change[0, 1] if self.friction is None else change[1, 1] + self.friction * apart[1, 1]
         )
-        v, apart = jnp.tensordot(each, force, 1), jnp.tensordot(each, apart[0, 1], 1)
+        v, apart = weighted(each, force), weighted(each, apart[0, 1])
         tiny = jnp.finfo(v.dtype).tiny
         return self._rate(jnp.linalg.norm(v) / jnp.maximum(jnp.linalg.norm(apart), tiny)), v
 
     def _rate(self, rate: Array) -> Array:
         rate = rate if self.friction is None else jnp.sqrt(rate)
-        return jax.lax.stop_gradient(jnp.maximum(rate, self.slow()))
+        return jnp.maximum(rate, self.slow())
 
     def ahead(self, t: Array, rate: Array, left: Array) -> Array:
         """∫ of the fastest rate, now `rate`, until `left` later: the kernel's part of it decays, λ and μ do not."""
@@ -154,7 +164,7 @@ class Dynamics:
         decays = decay > 0
         safe = jnp.where(decays, decay, 1.0)
         lasting = jnp.where(decays, -jnp.expm1(-safe * left) / safe, left)
-        return jax.lax.stop_gradient(rate * lasting + self.slow() * left)
+        return rate * lasting + self.slow() * left
 
     def slow(self) -> Array:
         """The rate that does not decay."""
@@ -173,7 +183,7 @@ class Dynamics:
 
         def solved(r: Array) -> Array:
             right = r[0] if self.friction is None else r[1] + (sigma + self.friction) * r[0]
-            moved = solve_f(jnp.tensordot(each / rate, right[1], 1))
+            moved = solve_f(weighted(each / rate, right[1]))
             w = each[:, None, None] * self.curvature(f, moved)[None]
             found = (right - jnp.stack([w, self.products(w)])) / column
             return (

@@ -209,7 +209,8 @@ def _flow(loss: Loss, solver: Any, max_steps: int) -> Advance:
 
         own = (net, f0, marks.l2[0], friction, point.a, velocity.a, constants)
         if solver is None:
-            options = walk_options(net, max_steps, friction is not None)
+            cost = price(*net.outputs_shape, len(net.kernels))
+            options = Options(max_steps, cost, friction is None)
             found, status = differentiable(dynamics, options, (own, y, marks, settings.tolerance))
         else:
             found, status = trajectory_by(
@@ -243,12 +244,6 @@ def _marks(
     then = jnp.where(unit > 0, (marks + age) / jnp.where(unit > 0, unit, 1.0), 0.0)
     rates = jnp.stack([before(one, then) for one in l2], axis=1)
     return Marks(marks, goal, rates), jnp.argsort(order)[: times.size]
-
-
-def walk_options(net: Wide, max_steps: int, momentum: bool) -> Options:
-    """Which kinds of step a flow has."""
-    cost = price(*net.outputs_shape, len(net.kernels))
-    return Options(max_steps, cost if momentum or cost < 500 else np.inf, not momentum)
 
 
 def price(m: int, o: int, layers: int) -> float:

@@ -8,6 +8,7 @@ taken; backwards, of Tsit5's and Rodas5P's.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay.predict._checks import refuse
 from ntkdecay.predict._dynamics import Dynamics
 from ntkdecay.predict._linear import linear_call
 from ntkdecay.predict._stabilized import WEIGHTS as STABILIZED_WEIGHTS
@@ -45,9 +47,10 @@ class Options(NamedTuple):
 
     @property
     def kinds(self) -> tuple[int, ...]:
-        """The kinds of step there are."""
-        others = [STABILIZED] * (self.stabilized and not self.reverse)
-        return (EXPLICIT, *others, *[IMPLICIT] * (self.price < np.inf))
+        """The kinds of step there are: of stabilized and implicit ones both, unless one is hardly ever worth it."""
+        stabilized = self.stabilized and not self.reverse and self.price > 40
+        implicit = self.price < (500 if stabilized else np.inf)
+        return (EXPLICIT, *[STABILIZED] * stabilized, *[IMPLICIT] * implicit)
 
 
 class Tried(NamedTuple):
@@ -77,6 +80,10 @@ class Walk(NamedTuple):
     end: Array  # GOING, STILL: nothing moves any more, or STUCK: no step is short enough
 
 
+STIFF_BACKWARDS = (
+    "A stiff flow of so many outputs has no derivative backwards within `max_steps`; take `jax.jvp`, earlier times, or "
+    "fewer samples."
+)
 GOING, STILL, STUCK, LATE = range(4)  # LATE: `max_steps` are over
 
 
@@ -86,58 +93,54 @@ def rms(x: Array) -> Array:
 
 
 def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
-    """The walk before its first step, whose length is a fraction of the time in which F changes."""
-    slope, tiny = dynamics(t, y), jnp.finfo(y.dtype).tiny
-    size = jnp.linalg.norm(slope.reshape(-1))
-    small = 1e-4 * jnp.linalg.norm(y.reshape(-1)) / jnp.maximum(size, tiny) + 1e-6
-    bend = jnp.linalg.norm((dynamics(t + small, y + small * slope) - slope).reshape(-1)) / small
-    h = jnp.where(size > 0, 0.3 * tolerance[0] ** 0.2 * size / jnp.maximum(bend, tiny), 1.0)
+    """The walk before its first step, whose length is a fraction of the time in which f moves."""
+    slope = dynamics(t, y)
+    now, still = jax.lax.stop_gradient((t, y, slope)), dynamics.still()
+    f, moved = rms(still.values(*now[:2])).max(), rms(still.change(now[0], now[2])).max()
+    h = jnp.where(moved > 0, 0.1 * tolerance[0] ** 0.2 * (f + tolerance[0]) / moved, 1.0)
     one, zero = jnp.ones_like(t), jnp.zeros_like(t)
-    increments = jnp.zeros((STAGES, *y.shape), y.dtype)
+    # each as differentiable as it will be, so that a derivative of the loop is traced once
+    nothing, length = 0 * y, 1 + 0 * t
+    increments = jnp.broadcast_to(nothing, (STAGES, *y.shape))
     return Walk(
         t=t,
         y=y,
-        h=jax.lax.stop_gradient(h),
+        h=h,
         error=one,
         steps=jnp.zeros((), int),
         kind=jnp.full((), EXPLICIT),
         count=zero,
-        before=(t, y, one),
+        before=(t, y, length),
         weights=jnp.asarray(TSIT5_WEIGHTS, y.dtype),
-        tried=Tried(
-            Step(increments, y, slope, jnp.zeros_like(y)), one, one, jnp.zeros_like(y[0, 0, 0])
-        ),
+        tried=Tried(Step(increments, y, slope, nothing), length, one, jnp.zeros_like(y[0, 0, 0])),
         slope=slope,
-        resting=jax.lax.stop_gradient(
-            jnp.finfo(y.dtype).eps ** 0.75 * rms(dynamics.change(t, slope))[0]
-        ),
-        end=jnp.where(jnp.isfinite(size), GOING, STUCK),
+        resting=jnp.finfo(y.dtype).eps ** 0.75 * moved,
+        end=jnp.where(jnp.isfinite(moved), GOING, STUCK),
     )
 
 
-def explicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+def explicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array, tried: Tried) -> Tried:
     """A step of Tsit5; two stages at its end tell how fast F changes with y."""
     step = explicit_step(dynamics, walk.t, walk.y, walk.slope, h)
     row = jnp.asarray(TSIT5_A[6] - TSIT5_A[5], walk.y.dtype)
     change = (step.increments[6] - step.increments[5]) / h
-    return Tried(step, h, *dynamics.rate(walk.t + h, combine(row, step.increments), change))
+    ends = jax.lax.stop_gradient((walk.t + h, combine(row, step.increments), change))
+    return Tried(step, h, *dynamics.still().rate(*ends))
 
 
-def stabilized(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+def stabilized(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array, tried: Tried) -> Tried:
     """A step of as many stages as its length needs."""
-    rate, direction = dynamics.stiffest(walk.t, walk.y, walk.tried.direction)
-    bound = 1.2 * (rate + dynamics.slow())  # power iterations come from below
+    bound = 1.2 * (tried.rate + dynamics.slow())  # power iterations come from below
     h = jnp.minimum(h, reach(most_stages(tolerance[0]), bound))
     step = stabilized_step(dynamics, walk.t, walk.y, walk.slope, h, bound)
     # of second order, there are so many of them that their errors add up
-    return Tried(step._replace(error=4 * step.error), h, rate, direction)
+    return tried._replace(step=step._replace(error=4 * step.error), h=h)
 
 
-def implicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array) -> Tried:
+def implicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array, tried: Tried) -> Tried:
     """A step of Rodas5P."""
-    rate, direction = dynamics.stiffest(walk.t, walk.y, walk.tried.direction)
     step = implicit_step(dynamics, dynamics.solver, walk.t, walk.y, walk.slope, h)
-    return Tried(step, h, rate, direction)
+    return tried._replace(step=step, h=h)
 
 
 STEPS = (explicit, stabilized, implicit)
@@ -157,23 +160,63 @@ def when(condition: Array, function: Callable[[Any], Any], x: Any, reverse: bool
 
 
 def onward(
-    dynamics: Dynamics, walk: Walk, goal: Array, last: Array, tolerance: Array, options: Options
+    dynamics: Dynamics,
+    walk: Walk,
+    going: Array,
+    goal: Array,
+    last: Array,
+    tolerance: Array,
+    options: Options,
 ) -> Walk:
-    """A step of the walk, or a shorter one proposed; where one of several is at its end, it stays there."""
+    """A step of the walk, or a shorter one proposed; one of several that has arrived pays for none."""
     h = jnp.where(walk.t < goal, jnp.minimum(walk.h, goal - walk.t), 1.0)
     tried = walk.tried
+
+    def stiffest(tried: Tried) -> Tried:
+        now = jax.lax.stop_gradient((walk.t, walk.y, tried.direction))
+        rate, direction = dynamics.still().stiffest(*now)
+        return tried._replace(rate=rate, direction=direction)
+
+    if len(options.kinds) > 1:
+        tried = when(going & (walk.kind != EXPLICIT), stiffest, tried, options.reverse)
     for kind in options.kinds:
-        tried = when(
-            walk.kind == kind,
-            lambda _, kind=kind: STEPS[kind](dynamics, walk, h, tolerance),
-            tried,
-            options.reverse,
-        )
+        step = partial(STEPS[kind], dynamics, walk, h, tolerance)
+        tried = when(going & (walk.kind == kind), step, tried, options.reverse)
+    step, t = tried.step, jnp.where(tried.h == goal - walk.t, goal, walk.t + tried.h)
+    taken, following, error, kind, count, end = judged(
+        dynamics.still(), *jax.lax.stop_gradient((walk, tried, t, goal, last, tolerance)), options
+    )
+    return walk._replace(
+        t=jnp.where(taken, t, walk.t),
+        y=jnp.where(taken, step.y, walk.y),
+        slope=jnp.where(taken, step.slope, walk.slope),
+        h=following,
+        error=jnp.where(taken, error, walk.error),
+        steps=walk.steps + 1,
+        kind=kind,
+        count=count,
+        before=(walk.t, walk.y, tried.h),
+        weights=jnp.asarray(WEIGHTS, walk.y.dtype)[walk.kind],
+        tried=tried,
+        end=end,
+    )
+
+
+def judged(
+    dynamics: Dynamics,
+    walk: Walk,
+    tried: Tried,
+    t: Array,
+    goal: Array,
+    last: Array,
+    tolerance: Array,
+    options: Options,
+) -> tuple[Array, ...]:
+    """Whether a step is taken, the next one's length, the error, the next one's kind, its count, and whether it ends."""
     step, h = tried.step, tried.h
-    t = jnp.where(h == goal - walk.t, goal, walk.t + h)
     old, new = dynamics.values(walk.t, walk.y), dynamics.values(t, step.y)
     allowed = tolerance[1] + tolerance[0] * jnp.maximum(rms(old), rms(new))
-    error = jax.lax.stop_gradient((rms(dynamics.change(t, step.error)) / allowed).max())
+    error = (rms(dynamics.change(t, step.error)) / allowed).max()
     moved = rms(dynamics.change(t, step.slope))
     error = jnp.where(jnp.isfinite(error) & jnp.isfinite(moved).all(), error, jnp.inf)
     taken, error = error <= 1, jnp.clip(error, 1e-4, 1e10)
@@ -187,29 +230,16 @@ def onward(
     following = jnp.where(
         taken, jnp.maximum(factor * h, jnp.where(t >= goal, walk.h, 0.0)), factor * h
     )
-    following = jax.lax.stop_gradient(following)
     still = jnp.isinf(goal) & ((moved * t <= allowed).all() | (moved.max() <= walk.resting))
     kind, count = following_kind(
         dynamics, walk, tried, t, following, taken, last, tolerance, options
     )
-    return walk._replace(
-        t=jnp.where(taken, t, walk.t),
-        y=jnp.where(taken, step.y, walk.y),
-        slope=jnp.where(taken, step.slope, walk.slope),
-        h=following,
-        error=jnp.where(taken, error, walk.error),
-        steps=walk.steps + 1,
-        kind=kind,
-        count=count,
-        before=(walk.t, walk.y, h),
-        weights=jnp.asarray(WEIGHTS, walk.y.dtype)[walk.kind],
-        tried=tried,
-        end=jnp.where(
-            taken,
-            jnp.where(still, STILL, GOING),
-            jnp.where(walk.t + following > walk.t, GOING, STUCK),
-        ),
+    end = jnp.where(
+        taken,
+        jnp.where(still, STILL, GOING),
+        jnp.where(walk.t + following > walk.t, GOING, STUCK),
     )
+    return taken, following, error, kind, count, end
 
 
 def following_kind(
@@ -272,7 +302,7 @@ def walk_to(
         return (walk.t < mark) & (walk.end == GOING) & (walk.steps < options.max_steps)
 
     def step(walk: Walk) -> Walk:
-        return onward(dynamics, walk, goal, last, tolerance, options)
+        return onward(dynamics, walk, going(walk), goal, last, tolerance, options)
 
     if options.reverse:
         import equinox.internal as eqxi
@@ -325,7 +355,7 @@ def trajectory(
 
     if options.reverse:
         to_mark = jax.checkpoint(to_mark)
-    zero = jnp.zeros((), y.dtype)
+    zero = jnp.minimum(marks.t[0], 0.0)  # as differentiable as time is
     first = replace(dynamics, l2=marks.l2[0])
     walk = begin(first, zero, y, tolerance)
     (walk, *_), seen = jax.lax.scan(to_mark, (walk, zero, dynamics.a, dynamics.velocity), marks)
@@ -356,10 +386,15 @@ def differentiable(
 
         def backward(change: Seen) -> Any:
             backwards = options._replace(reverse=True)
-            return jax.vjp(lambda x: walked(x, backwards)[0], arguments)[1](change)[0]
+            _, pull, status = jax.vjp(lambda x: walked(x, backwards), arguments, has_aux=True)
+            (found,) = pull(change)
+            if IMPLICIT in backwards.kinds:
+                return found
+            late = ((status == LATE) & (ended != LATE)).any()
+            return jax.tree.map(partial(refuse, wrong=late, message=STIFF_BACKWARDS), found)
 
-        seen, status = solve(arguments)
-        moved = linear_call(forward, backward, tangents)
-        return (seen, status), (moved, np.zeros(status.shape, jax.dtypes.float0))
+        seen, ended = solve(arguments)
+        moved = linear_call(forward, backward, tangents, seen)
+        return (seen, ended), (moved, np.zeros(ended.shape, jax.dtypes.float0))
 
     return solve(arguments)

@@ -28,25 +28,30 @@ WEIGHTS[:3, :3] = [[1, -2, 1], [0, -1, 1], [0, 3, -2]]
 class Chebyshev(NamedTuple):
     """T_j, T_j' and T_j'' at w_0 = 1 + x, and what each is above that of j − 1: sums of positive numbers."""
 
-    value: Array
-    slope: Array
-    bend: Array
+    now: Array  # (3,)
     up: Array
-    slope_up: Array
-    bend_up: Array
 
     @classmethod
     def first(cls, x: Array) -> "Chebyshev":
         one, zero = jnp.ones_like(x), jnp.zeros_like(x)
-        return cls(1 + x, one, zero, x, one, zero)
+        return cls(jnp.stack([1 + x, one, zero]), jnp.stack([x, one, zero]))
 
     def following(self, x: Array) -> "Chebyshev":
-        up = self.up + 2 * x * self.value
-        slope_up = self.slope_up + 2 * x * self.slope + 2 * self.value
-        bend_up = self.bend_up + 2 * x * self.bend + 4 * self.slope
-        return Chebyshev(
-            self.value + up, self.slope + slope_up, self.bend + bend_up, up, slope_up, bend_up
-        )
+        below = jnp.stack([0 * x, 2 * self.now[0], 4 * self.now[1]])
+        up = self.up + 2 * x * self.now + below
+        return Chebyshev(self.now + up, up)
+
+    @property
+    def value(self) -> Array:
+        return self.now[0]
+
+    @property
+    def slope(self) -> Array:
+        return self.now[1]
+
+    @property
+    def bend(self) -> Array:
+        return self.now[2]
 
 
 def most_stages(relative: Array) -> Array:
@@ -71,17 +76,18 @@ def stabilized_step(
     b = 1 / (2 * one.value) ** 2  # b_2, and so are b_0 and b_1
 
     def stage(_: Array, state: tuple) -> tuple:
-        before, now, b_before, b, at, time = state
+        before, now, _, b_before, b, at, time = state
+        force = slope(time, now)
         at_next = at.following(x)
         b_next = at_next.bend / at_next.slope**2
         share, back, push = 2 * one.value * b_next / b, -b_next / b_before, 2 * w * b_next / b
-        force = slope(time, now) - (1 - b * at.value) * first
-        new = (1 - share - back) * y + share * now + back * before + push * h * force
-        return now, new, b, b_next, at_next, t + h * w * at_next.bend / at_next.slope
+        pull = force - (1 - b * at.value) * first
+        new = (1 - share - back) * y + share * now + back * before + push * h * pull
+        return now, new, force, b, b_next, at_next, t + h * w * at_next.bend / at_next.slope
 
-    state = (y, y + b * w * h * first, b, b, one, t + b * w * h)
-    found = jax.lax.fori_loop(1, stages, stage, state)[1]
-    last = slope(t + h, found)
+    # one more than there are: it finds F at the end
+    state = (y, y + b * w * h * first, first, b, b, one, t + b * w * h)
+    found, _, last, *_ = jax.lax.fori_loop(1, stages + 1, stage, state)
     increments = jnp.zeros((STAGES, *y.shape), y.dtype)
     increments = increments.at[:3].set(jnp.stack([h * first, h * last, found - y]))
     return Step(increments, found, last, 0.8 * (y - found) + 0.4 * h * (first + last))

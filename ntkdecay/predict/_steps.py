@@ -157,6 +157,6 @@ def implicit_step(
         end = y + combine(row, increments)
         return increments, end, slope(t + c[following] * h, end)
 
-    start = jnp.zeros((STAGES, *y.shape), y.dtype)
+    start = jnp.broadcast_to(0 * y, (STAGES, *y.shape))
     increments, end, last = jax.lax.fori_loop(0, STAGES, stage, (start, y, first))
     return Step(increments, end, last, increments[-1])

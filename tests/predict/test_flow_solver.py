@@ -92,3 +92,34 @@ def test_it_does_not_matter_how_time_is_split():
         state = flow(t - before, state)
         np.testing.assert_allclose(state.fx_train, f, atol=1e-5)
         before = t
+
+
+def closed_form(l2, y):
+    return gradient_descent_mse(kernel(1e5), y, l2=l2, degree=2, reduction="sum")
+
+
+def default(l2, y):
+    return gradient_descent(squared_error, kernel(1e5), y, l2=l2, degree=2)
+
+
+@pytest.mark.slow
+def test_derivatives_along_a_path_of_l2_are_those_of_the_closed_form():
+    """Forwards through stabilized steps, backwards through implicit ones, λ = 0 among several, none of them NaN."""
+
+    def total(predictor, l2, y):
+        f = predictor(l2, y)(np.array([3.0, 300.0]), START)
+        return jnp.sum(f * jnp.asarray(START)[None])
+
+    l2, y = jnp.array([0.0, 1e-3, 0.1]), jnp.asarray(Y)
+    found, exact = (
+        jax.vmap(jax.grad(lambda l2, y, p=p: total(p, l2, y), argnums=(0, 1)), (0, None))(l2, y)
+        for p in (default, closed_form)
+    )
+    for ours, theirs in zip(found, exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    push = (jnp.ones(()), jnp.asarray(START))
+    ours, theirs = (
+        jax.jvp(lambda l2, y, p=p: p(l2, y)(300.0, START), (l2[1], y), push)[1]
+        for p in (default, closed_form)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
