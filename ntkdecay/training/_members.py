@@ -109,10 +109,10 @@ class Store:
         self.folder, self.program = Path(folder), program
         self.title, self.axes = title, list(axes)
 
-    def probe(self) -> None:
-        """One sentence where nothing can be written."""
+    def probe(self, size: int) -> None:
+        """One sentence where no file of so many bytes can be written."""
         try:
-            _store.probe(self.folder)
+            _store.probe(self.folder, size)
         except OSError as error:
             raise ValueError(
                 f"`store` cannot be written to ({self.folder}: {error.strerror}): choose another folder."

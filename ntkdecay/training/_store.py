@@ -3,6 +3,7 @@
 It is written beside its final name, synchronized and renamed. Nothing is unpickled.
 """
 
+import errno
 import json
 import os
 import time
@@ -75,12 +76,15 @@ class File:
         return [name.removeprefix(prefix) for name in self._types if name.startswith(prefix)]
 
 
-def probe(folder: Path) -> None:
-    """Write and remove a file, and the drafts that killed processes left; raises OSError where that does not work."""
+def probe(folder: Path, size: int) -> None:
+    """Write and remove a file of so many bytes, and the drafts that killed processes left; raises OSError where that does not work."""
     folder.mkdir(parents=True, exist_ok=True)
     trial = folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}"
     try:
-        trial.write_bytes(b"\0")
+        with trial.open("wb") as file:
+            file.write(b"\0")
+            file.flush()
+            _reserve(file.fileno(), size)
     finally:
         trial.unlink(missing_ok=True)
     for draft in folder.glob(".*.npz.*"):
@@ -89,3 +93,14 @@ def probe(folder: Path) -> None:
                 draft.unlink(missing_ok=True)
         except OSError:
             continue
+
+
+def _reserve(file: int, size: int) -> None:
+    """Ask for the space, where the system can say at once whether it has it."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, max(size, 1))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise

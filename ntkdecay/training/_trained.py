@@ -98,7 +98,8 @@ def _advance(
             store.save(keys[mine], cells, progress, leaves)
 
     if store is not None:
-        store.probe()
+        state = jax.tree.leaves(shapes(problem, data, cells))
+        store.probe(len(mine) * sum(leaf.size * leaf.dtype.itemsize for leaf in state))
     leaves = run(
         problem, data, cells, progress, saved, devices=tuple(how.devices)[: len(mine)], bar=how.bar,
         members_per_batch=how.members_per_batch, save=save if store else None, save_seconds=how.save_seconds,

@@ -1,11 +1,6 @@
-"""A small grid with minibatches, as a script: `python grid.py STORE [--width W] [--shuffle SEED] [--processes I N PORT]`.
+"""A small grid with minibatches, in this process or another, and a digest of each member's numbers to compare runs bit by bit."""
 
-It prints a digest of each member's numbers, so that runs of it can be compared bit by bit.
-"""
-
-import argparse
 import hashlib
-import json
 
 import jax
 import jax.numpy as jnp
@@ -89,17 +84,21 @@ def digests(found) -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("store")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--shuffle", type=int)
-    parser.add_argument("--processes", type=int, nargs=3)
-    options = parser.parse_args()
-    if options.processes:
-        index, count, port = options.processes
-        jax.distributed.initialize(f"localhost:{port}", count, index)
-    cells = shuffled(options.shuffle)
-    found = grid(options.store, by_seed(options.steps), cells, members_per_batch=options.width)
-    print(json.dumps([digests(found), jax.local_device_count()]), flush=True)
+def answer(
+    pipe, store, total, width=4, shuffle=None, devices=1, cache=None, keeps=True, distributed=()
+) -> None:
+    """In a process of its own: sends the digests, and how many devices there were.
+
+    What it compiles is taken from `cache`, and kept there if it `keeps` it, which a process to be killed should not.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", devices)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0 if keeps else 1e9)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if distributed:
+        jax.distributed.initialize(*distributed)
+    found = grid(store, by_seed(total), shuffled(shuffle), members_per_batch=width)
+    pipe.send((digests(found), jax.local_device_count()))

@@ -1,14 +1,14 @@
 """What the store promises: a member is trained once, goes on bit by bit, and is never half a file or another's."""
 
-import json
+import itertools
+import multiprocessing
 import os
-import signal
+import runpy
 import socket
-import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import grid as script
 import jax
@@ -20,27 +20,43 @@ from grid import by_seed, digests, grid
 
 from ntkdecay.training import _store, _trained, load, sweep
 
-SCRIPT = Path(__file__).with_name("grid.py")
 SHORT = {"learning_rate": [0.01, 0.03], "seed": [0, 1]}
 
-
-def process(*arguments, devices=1, **variables):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "XLA_FLAGS": flags} | variables,
-    )  # fmt: skip
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["grid", "pytest"])  # imported once, for all processes
 
 
-def printed(run):
-    """The digests that a process ends with, and its devices."""
-    with run:
-        content = run.stdout.read()
-    assert run.returncode == 0
-    return json.loads(content.splitlines()[-1])
+class Running(NamedTuple):
+    process: Any
+    pipe: Any
+
+    def answer(self):
+        """The digests that it ends with, and its devices."""
+        found = self.pipe.recv()
+        self.process.join()
+        return found
+
+    def kill(self):
+        """Whether it was still at work."""
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode < 0
+
+
+def process(store, total, **options):
+    """The grid in a process of its own; options as in `grid.answer`."""
+    pipe, theirs = FORKS.Pipe(duplex=False)
+    run = FORKS.Process(target=script.answer, args=(theirs, store, total), kwargs=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        run.start()
+    theirs.close()
+    return Running(run, pipe)
 
 
 def short(store, cells=SHORT, steps=64, **options):
+    """Four members that are compiled fast: in full batches."""
+    options = {"batch_size": None, "metrics": ["loss", "norm2"]} | options
     return grid(store, steps, cells, **options)
 
 
@@ -152,6 +168,8 @@ def test_an_axis_that_only_the_length_reads_is_one_run_at_its_lengths(tmp_path, 
 
 
 def test_the_key_follows_the_program_the_data_the_cell_and_the_compiler(tmp_path, monkeypatch):
+    monkeypatch.setattr(_trained, "run", lambda *args, **options: [])  # the keys are enough
+
     def key(scale=1.0, shift=0.0, rate=0.1, captured=(0.0,) * 20, w_std=1.0, momentum=0.0):
         captured = jnp.asarray(captured)
         return sweep(
@@ -225,7 +243,7 @@ def test_a_run_interrupted_on_one_device_goes_on_on_two(tmp_path, stop_after):
     """The rows of a device are no order of members."""
     expected = digests(grid(tmp_path / "whole", by_seed(3000), members_per_batch=1))
     stop_after(3, lambda: grid(tmp_path / "cut", by_seed(3000), members_per_batch=1))
-    found, devices = printed(process(tmp_path / "cut", "--steps", 3000, "--width", 2, devices=2))
+    found, devices = process(tmp_path / "cut", 3000, width=2, devices=2).answer()
     assert devices == 2 and found == expected
 
 
@@ -243,15 +261,16 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path, trained, damage):
             damage
         ]
         (tmp_path / name).write_bytes(content)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as of_load:
             warnings.simplefilter("always")
             load(tmp_path)
+        with warnings.catch_warnings(record=True) as of_sweep:
+            warnings.simplefilter("always")
             found = digests(short(tmp_path))
         assert found == expected
-        assert all(
-            "counts as absent" in str(w.message) and "\n" not in str(w.message) for w in said
-        )
-        assert bool(said) == (len(trained) > 1)
+        said = [str(warning.message) for warning in (*of_load, *of_sweep)]
+        assert all("counts as absent" in text and "\n" not in text for text in said)
+        assert bool(of_sweep) == (len(trained) > 1)
         trained[1:] = []
     assert load(tmp_path)
 
@@ -267,6 +286,21 @@ def test_an_unusable_store_is_found_before_training(tmp_path, trained):
         with pytest.raises(ValueError, match=sentence):
             short(store)
     assert not trained
+
+
+def test_a_store_too_small_for_the_states_is_found_before_training(tmp_path, trained):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(ValueError, match=r"`store` cannot be written to .*: File too large"):
+            sweep(
+                lambda key: jnp.zeros((3, 50_000)), lambda p, x: (x @ p)[:, :1], script.loss, lambda: optax.sgd(0.1), {},
+                script.X, script.Y, steps=1, store=tmp_path,
+            )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not trained and not files(tmp_path)
 
 
 def test_a_disk_that_fills_up_costs_the_file_and_not_the_result(tmp_path, monkeypatch):
@@ -293,7 +327,7 @@ def test_a_store_that_cannot_be_written_still_gives_what_it_holds(tmp_path, monk
         short(tmp_path, {"learning_rate": [0.5]})
 
 
-def test_a_store_is_read_without_the_script_that_made_it(tmp_path, stop_after):
+def test_a_store_is_read_without_the_script_that_made_it(tmp_path, stop_after, monkeypatch, capsys):
     wide = {"learning_rate": [0.01, 0.03], "l2": [0.0, 0.5]}
     data, _ = short(tmp_path, wide, progress="a name")
     short(tmp_path, {"learning_rate": [0.05], "l2": [0.5]})
@@ -306,12 +340,10 @@ def test_a_store_is_read_without_the_script_that_made_it(tmp_path, stop_after):
     assert found.attrs["title"] == "a name" and "jax" in found.attrs["versions"]
     assert {"date", "commit", "device"} <= set(found.attrs)
     assert found["learning_rate"].attrs["units"] == "time/step" and found["loss"].attrs["long_name"]
-    text = subprocess.run(
-        [sys.executable, "-m", "ntkdecay.training", tmp_path],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    monkeypatch.setattr(sys, "argv", ["training", str(tmp_path)])
+    capsys.readouterr()
+    runpy.run_module("ntkdecay.training", run_name="__main__")
+    text = capsys.readouterr().out
     assert "5 done, 1 running" in text and "unfinished" in text and "a name" in text
 
 
@@ -329,56 +361,76 @@ def test_scattered_members_are_a_list(tmp_path):
 
 # The rest is of processes.
 
+TOTAL, WIDTHS = 60_000, (1, 3, 4)
+
 
 @pytest.fixture(scope="module")
 def widths(tmp_path_factory):
     """The grid without interruption, by the width of its blocks."""
     store = tmp_path_factory.mktemp("store")
     return {
-        width: digests(grid(store / str(width), by_seed(4000), members_per_batch=width))
-        for width in (1, 3, 4)
+        width: digests(grid(store / str(width), by_seed(TOTAL), members_per_batch=width))
+        for width in WIDTHS
     }
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """What processes of 1 to 3 devices compile for these widths."""
+    folder = tmp_path_factory.mktemp("cache")
+    for width in WIDTHS:
+        runs = [
+            process(folder / "store" / str(devices), 0, width=width, devices=devices, cache=folder)
+            for devices in (1, 2, 3)
+        ]
+        for run in runs:
+            run.answer()
+    return folder
 
 
 def bits_of_a_run_without_interruption(found, widths):
     """Each member's bits are those of one run in blocks of the width that it tells."""
-    return all(widths[int(value.split(":")[0])][key] == value for key, value in found.items())
+    return len(found) == 18 and all(
+        widths[int(value.split(":")[0])][key] == value for key, value in found.items()
+    )
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_with_other_devices_blocks_and_orders_do_not_change_a_bit(widths, tmp_path):
+def test_a_hundred_kills_with_other_devices_blocks_and_orders_do_not_change_a_bit(
+    widths, cache, tmp_path
+):
     rng = np.random.default_rng(0)
 
-    def start():
+    def start(store, **options):
         return process(
-            tmp_path, "--width", rng.choice([1, 3, 4]), "--shuffle", rng.integers(1000), devices=int(rng.integers(1, 4))
+            store, TOTAL, width=int(rng.choice(WIDTHS)), shuffle=int(rng.integers(1000)), devices=int(rng.integers(1, 4)),
+            cache=cache, **options,
         )  # fmt: skip
 
-    kills, begun = 0, set()
-    while kills < 100:
-        run = start()
-        time.sleep(rng.uniform(2.0, 9.0))
-        if run.poll() is None:
-            kills += 1
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
-        begun.update(files(tmp_path))
-        if kills % 10 == 9:  # not all of them from a store that is done
-            found, _ = printed(start())
-            assert len(found) == 18 and bits_of_a_run_without_interruption(found, widths)
-            assert len(files(tmp_path)) == 1
-            for name in files(tmp_path):
-                (tmp_path / name).unlink()
-    found, _ = printed(start())
-    assert bits_of_a_run_without_interruption(found, widths)
-    assert any("unfinished" in name for name in begun)
+    begin = time.monotonic()
+    start(tmp_path / "whole").answer()
+    seconds, kills, resumed = time.monotonic() - begin, 0, 0
+    for number in itertools.count():
+        store = tmp_path / str(number)
+        store.mkdir()
+        for _ in range(10):
+            run = start(store, keeps=False)
+            time.sleep(rng.uniform(0.3, 1.0) * seconds)
+            kills += run.kill()
+        resumed += any("unfinished" in name for name in files(store))
+        found, _ = start(store).answer()
+        assert bits_of_a_run_without_interruption(found, widths)
+        assert len(files(store)) == 1
+        if kills >= 100:
+            break
+    assert resumed > number / 2
 
 
 @pytest.mark.slow
-def test_two_processes_on_one_store_both_end_whole(widths, tmp_path):
-    runs = [process(tmp_path, "--shuffle", i) for i in range(2)]
+def test_two_processes_on_one_store_both_end_whole(widths, cache, tmp_path):
+    runs = [process(tmp_path, TOTAL, shuffle=i, cache=cache) for i in range(2)]
     for run in runs:
-        assert printed(run)[0] == widths[4]
+        assert run.answer()[0] == widths[4]
     assert len(files(tmp_path)) == 1
 
 
@@ -387,32 +439,35 @@ def test_two_distributed_processes_share_the_grid(widths, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    runs = [process(tmp_path, "--processes", i, 2, port) for i in range(2)]
-    assert [printed(run)[0] for run in runs] == [widths[4]] * 2
+    runs = [process(tmp_path, TOTAL, distributed=(f"localhost:{port}", 2, i)) for i in range(2)]
+    assert [run.answer()[0] for run in runs] == [widths[4]] * 2
     assert len(files(tmp_path)) == 2
-    assert digests(grid(tmp_path, by_seed(4000))) == widths[4]
+    assert digests(grid(tmp_path, by_seed(TOTAL))) == widths[4]
 
 
 @pytest.mark.slow
-def test_two_devices_share_the_members(widths, tmp_path):
-    assert printed(process(tmp_path, devices=2)) == [widths[4], 2]
+def test_two_devices_share_the_members(widths, cache, tmp_path):
+    assert process(tmp_path, TOTAL, devices=2, cache=cache).answer() == (widths[4], 2)
 
 
-SOAK = float(os.environ.get("NTKDECAY_SOAK_SECONDS", 600))
+SOAK = float(os.environ.get("NTKDECAY_SOAK_SECONDS", "600"))
 
 
 @pytest.mark.slow
-def test_two_processes_on_one_store_for_ten_minutes(widths, tmp_path):
+def test_two_processes_on_one_store_for_ten_minutes(widths, cache, tmp_path):
     """Calls of random orders, blocks and devices, side by side, from stores that fill and are emptied."""
     rng, ends, rounds = np.random.default_rng(1), time.monotonic() + SOAK, 0
     while time.monotonic() < ends:
         store = tmp_path / str(rounds // 3)
         runs = [
-            process(store, "--width", rng.choice([1, 3, 4]), "--shuffle", rng.integers(1000), devices=int(rng.integers(1, 4)))
+            process(
+                store, TOTAL, width=int(rng.choice(WIDTHS)), shuffle=int(rng.integers(1000)), devices=int(rng.integers(1, 4)),
+                cache=cache,
+            )
             for _ in range(2)
         ]  # fmt: skip
         for run in runs:
-            assert bits_of_a_run_without_interruption(printed(run)[0], widths)
+            assert bits_of_a_run_without_interruption(run.answer()[0], widths)
         assert len(files(store)) == 1
         rounds += 1
     assert rounds
