@@ -76,7 +76,7 @@ def test_a_sweep_from_nothing_compiled(benchmark, medians, monkeypatch, run, wid
             batch_size=BATCH, record=20, members_per_batch=width, progress=True,
         )  # fmt: skip
 
-    benchmark.pedantic(call, setup=forget, rounds=2)
+    benchmark.pedantic(call, setup=forget, rounds=3 if run == "short" else 1)
     name = f"{run}: width {width or 'chosen'}"
     medians[name] = benchmark.stats.stats.median
     if width is None:
