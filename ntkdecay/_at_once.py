@@ -4,6 +4,7 @@ import contextlib
 from contextlib import AbstractContextManager
 
 import jax
+from jax import device_put
 
 from ntkdecay._checks import is_traced
 
@@ -14,5 +15,5 @@ def at_once() -> AbstractContextManager[None]:
     Where none is traced, `jax.ensure_compile_time_eval` would make a program of every constant of the functions
     that are compiled in it.
     """
-    traces = is_traced(jax.device_put(0.0))
+    traces = is_traced(device_put(0.0))
     return jax.ensure_compile_time_eval() if traces else contextlib.nullcontext()
