@@ -34,6 +34,7 @@ from ntkdecay._checks import (
 )
 from ntkdecay._conv import Conv
 from ntkdecay._extras import extra
+from ntkdecay._given import given
 
 with extra("examples"):
     import flax.linen as nn
@@ -211,6 +212,10 @@ def _network(
 
     @checked(params=tree(nan=True), x=array(nan=True, inf=True))
     def apply(params: Any, x: ArrayLike) -> Array:
+        return applied(params, given(x))
+
+    @functools.partial(jax.jit, inline=True)
+    def applied(params: Any, x: Array) -> Array:
         if ntk:
             params = jax.tree.map_with_path(
                 lambda path, p: p / _root_fan_in(p.shape) if path[-1].key == "kernel" else p, params

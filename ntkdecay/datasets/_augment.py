@@ -6,12 +6,15 @@ is mixup (Zhang et al. 2018); "flip, crop and mixup" is the data augmentation of
 function takes its own key, and may be compiled and vmapped.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import array, checked, integer, number, prng_key
+from ntkdecay._given import given
 
 IMAGES = array(ndim=4)
 
@@ -29,7 +32,11 @@ def random_flip(key: Array, images: ArrayLike) -> Array:
     >>> datasets.random_flip(jax.random.key(0), np.zeros((2, 8, 8, 1))).shape
     (2, 8, 8, 1)
     """
-    images = jnp.asarray(images)
+    return _random_flip(key, given(images))
+
+
+@jax.jit
+def _random_flip(key: Array, images: Array) -> Array:
     flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
@@ -50,7 +57,11 @@ def random_crop(key: Array, images: ArrayLike, padding: int = 4) -> Array:
     >>> datasets.random_crop(jax.random.key(0), np.zeros((2, 8, 8, 1))).shape
     (2, 8, 8, 1)
     """
-    images = jnp.asarray(images)
+    return _random_crop(key, given(images), int(padding))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _random_crop(key: Array, images: Array, padding: int) -> Array:
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
 
@@ -79,14 +90,19 @@ def mixup(
     Returns:
         Images and labels, of the shapes and dtypes that came.
     """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"`images` is of dtype {images.dtype}; mixing needs a floating one.")
-    if labels.shape[:-1] != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.floating):
+    x, y = given(images), given(labels)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`images` is of dtype {x.dtype}; mixing needs a floating one.")
+    if y.shape[:-1] != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(
-            f"`labels` is of shape {labels.shape} and dtype {labels.dtype}, not floating and "
-            f"({len(images)}, classes); turn integer labels into them by jax.nn.one_hot."
+            f"`labels` is of shape {y.shape} and dtype {y.dtype}, not floating and "
+            f"({len(x)}, classes); turn integer labels into them by jax.nn.one_hot."
         )
+    return _mixup(key, x, y, given(alpha))
+
+
+@jax.jit
+def _mixup(key: Array, images: Array, labels: Array, alpha: Array) -> tuple[Array, Array]:
     of_proportion, of_order = jax.random.split(key)
     proportion = jax.random.beta(of_proportion, alpha, alpha, (len(images),))
     order = jax.random.permutation(of_order, len(images))

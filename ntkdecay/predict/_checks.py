@@ -19,6 +19,7 @@ from ntkdecay._checks import (
     sequence,
     shown,
 )
+from ntkdecay._given import as_array
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes
 
@@ -91,15 +92,6 @@ def float_dtype(*values: ArrayLike) -> Any:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"Expected real numbers, got {dtype}.")
     return dtype
-
-
-def as_array(value: Any, dtype: Any) -> Any:
-    """What a program is given: the value in this dtype, by NumPy where JAX does not have it, which would compile."""
-    if isinstance(value, Array):
-        return value if value.dtype == dtype else value.astype(dtype)
-    if is_traced(value):  # a list of traced numbers
-        return jnp.asarray(value, dtype)
-    return np.asarray(value, dtype)
 
 
 def as_own(value: Any, dtype: Any) -> Any:

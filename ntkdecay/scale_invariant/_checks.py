@@ -4,20 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, is_traced
 
 NORM2 = array(above=0, why="a scale-invariant function is not defined at weights that are zero")
 TURNS = "at ηλ >= 1 a step of weight decay takes all of the weights or turns them; lower the learning rate or l2"
-
-
-def together(**values: Any) -> list[Array]:
-    """The named values as arrays of one shape, broadcast as NumPy does."""
-    arrays = {name: jnp.asarray(value) for name, value in values.items()}
-    common_shape(**{name: value.shape for name, value in arrays.items()})
-    return jnp.broadcast_arrays(*arrays.values())
 
 
 def plain(value: Any) -> Any:

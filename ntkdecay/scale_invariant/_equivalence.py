@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._agree import common_shape
 from ntkdecay._checks import Scalar, array, checked, number, tree
-from ntkdecay.scale_invariant._checks import TURNS, check_product, check_rates, plain, together
+from ntkdecay._given import given
+from ntkdecay.scale_invariant._checks import TURNS, check_product, check_rates, plain
+from ntkdecay.scale_invariant._elementwise import elementwise
 
 
 class Rescaled(NamedTuple):
@@ -90,12 +94,18 @@ def schedule_without_decay(learning_rate: ArrayLike, l2: ArrayLike) -> Array:
     [0.1, 0.1]
     """
     check_rates(learning_rate, l2)
-    learning_rate, l2 = together(learning_rate=learning_rate, l2=l2)
-    if learning_rate.ndim != 1:
+    learning_rate, l2 = given(learning_rate), given(l2)
+    shape = common_shape(learning_rate=np.shape(learning_rate), l2=np.shape(l2))
+    if len(shape) != 1:
         raise ValueError(
-            f"`learning_rate` and `l2` have shape {learning_rate.shape}; one of them must have one "
+            f"`learning_rate` and `l2` have shape {shape}; one of them must have one "
             "value for each step: for constants take `exponential_schedule`."
         )
+    return _schedule_without_decay(learning_rate, l2)
+
+
+@elementwise
+def _schedule_without_decay(learning_rate: Array, l2: Array) -> Array:
     kept = jnp.cumprod(1 - learning_rate * l2)
     return learning_rate / (kept * jnp.concatenate([jnp.ones(1, kept.dtype), kept[:-1]]))
 

@@ -17,14 +17,9 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import Scalar, array, checked, is_traced, number
-from ntkdecay.scale_invariant._checks import (
-    NORM2,
-    TURNS,
-    check_product,
-    check_rates,
-    plain,
-    together,
-)
+from ntkdecay._given import as_array, given
+from ntkdecay.scale_invariant._checks import NORM2, TURNS, check_product, check_rates, plain
+from ntkdecay.scale_invariant._elementwise import elementwise
 
 
 @checked(learning_rate=array(above=0), l2=array(low=0), momentum=array(low=0, below=1))
@@ -68,7 +63,11 @@ def effective_learning_rate(norm2: ArrayLike, learning_rate: ArrayLike) -> Array
     >>> float(scale_invariant.effective_learning_rate(norm2=4.0, learning_rate=0.1))
     0.025
     """
-    norm2, learning_rate = together(norm2=norm2, learning_rate=learning_rate)
+    return _effective_learning_rate(norm2, learning_rate)
+
+
+@elementwise
+def _effective_learning_rate(norm2: Array, learning_rate: Array) -> Array:
     return learning_rate / norm2
 
 
@@ -80,7 +79,12 @@ def gamma(norm2: ArrayLike, learning_rate: ArrayLike) -> Array:
     >>> float(scale_invariant.gamma(norm2=4.0, learning_rate=0.5))
     64.0
     """
-    return effective_learning_rate(norm2, learning_rate) ** -2
+    return _gamma(norm2, learning_rate)
+
+
+@elementwise
+def _gamma(norm2: Array, learning_rate: Array) -> Array:
+    return _effective_learning_rate(norm2, learning_rate) ** -2
 
 
 @checked(
@@ -107,9 +111,11 @@ def gamma_constant_noise(
     >>> round(float(scale_invariant.gamma_constant_noise(1e6, 1.0, 2.0, 1e-3)), 6)
     1000.0
     """
-    t, gamma_0, trace, intrinsic_lr = together(
-        t=t, gamma_0=gamma_0, trace=trace, intrinsic_lr=intrinsic_lr
-    )
+    return _gamma_constant_noise(t, gamma_0, trace, intrinsic_lr)
+
+
+@elementwise
+def _gamma_constant_noise(t: Array, gamma_0: Array, trace: Array, intrinsic_lr: Array) -> Array:
     # At t = ∞: the equilibrium; without noise and decay γ is what it was; else it has no bound.
     settled = jnp.isinf(t) & (intrinsic_lr > 0)
     t = jnp.where(settled | (jnp.isinf(t) & (trace == 0)), 0.0, t)
@@ -144,22 +150,22 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
     Raises:
         ValueError: if the shapes are others.
     """
-    t, trace = jnp.asarray(t), jnp.asarray(trace)
-    if not is_traced(t) and not np.all(np.diff(t) >= 0):
+    times, traces = given(t), given(trace)
+    if not is_traced(times) and not np.all(np.diff(times) >= 0):
         raise ValueError("`t` does not ascend; it must: Tr Σ is given from each time to the next.")
-    if trace.shape != (t.size - 1,):
+    if traces.shape != (times.size - 1,):
         raise ValueError(
-            f"`t` has shape {t.shape} and `trace` {trace.shape}; they must be (n,) and (n − 1,): "
+            f"`t` has shape {times.shape} and `trace` {traces.shape}; they must be (n,) and (n − 1,): "
             "one value of Tr Σ from each time to the next."
         )
-    gamma_0 = jnp.asarray(gamma_0, jnp.result_type(t, trace, gamma_0, float))
-    return _gamma_path(t, gamma_0, trace, intrinsic_lr)
+    gamma_0 = as_array(gamma_0, jnp.result_type(times, traces, gamma_0, float))
+    return _gamma_path(times, gamma_0, traces, intrinsic_lr)
 
 
 @jax.jit
 def _gamma_path(t: Array, gamma_0: Array, trace: Array, intrinsic_lr: Array) -> Array:
     def advance(now: Array, piece: tuple[Array, Array]) -> tuple[Array, Array]:
-        after = gamma_constant_noise(piece[0], now, piece[1], intrinsic_lr)
+        after = _gamma_constant_noise(piece[0], now, piece[1], intrinsic_lr)
         return after, after
 
     path = jax.lax.scan(advance, gamma_0, (jnp.diff(t), trace))[1]
@@ -183,11 +189,15 @@ def gamma_band(
 
     Lemma 5.2, (12) of `intrinsic_lr`. Arguments as in `gamma_constant_noise`; epsilon: ε >= 0.
     """
-    t, gamma_0, sigma2, epsilon, intrinsic_lr = together(
-        t=t, gamma_0=gamma_0, sigma2=sigma2, epsilon=epsilon, intrinsic_lr=intrinsic_lr
-    )
-    low = gamma_constant_noise(t, gamma_0, sigma2, intrinsic_lr)
-    return low, gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
+    return _gamma_band(t, gamma_0, sigma2, epsilon, intrinsic_lr)
+
+
+@elementwise
+def _gamma_band(
+    t: Array, gamma_0: Array, sigma2: Array, epsilon: Array, intrinsic_lr: Array
+) -> tuple[Array, Array]:
+    low = _gamma_constant_noise(t, gamma_0, sigma2, intrinsic_lr)
+    return low, _gamma_constant_noise(t, gamma_0, (1 + epsilon) * sigma2, intrinsic_lr)
 
 
 @checked(intrinsic_lr=array(above=0, why="without decay the norm grows for ever"))
@@ -216,7 +226,11 @@ def stationary_learning_rate(sigma2: ArrayLike, intrinsic_lr: ArrayLike) -> Arra
     >>> round(float(scale_invariant.stationary_learning_rate(sigma2=2.0, intrinsic_lr=1e-4)), 4)
     0.01
     """
-    sigma2, intrinsic_lr = together(sigma2=sigma2, intrinsic_lr=intrinsic_lr)
+    return _stationary_learning_rate(sigma2, intrinsic_lr)
+
+
+@elementwise
+def _stationary_learning_rate(sigma2: Array, intrinsic_lr: Array) -> Array:
     return jnp.sqrt(2 * intrinsic_lr / sigma2)
 
 
@@ -256,10 +270,13 @@ def norm_convergence_time(
         ValueError: for numbers outside these ranges, or Kλ_e >= 1.
     """
     check_product(1.0, TURNS, factor=factor, intrinsic_lr=intrinsic_lr)
-    gamma_0, intrinsic_lr, sigma2, factor = together(
-        gamma_0=gamma_0, intrinsic_lr=intrinsic_lr, sigma2=sigma2, factor=factor
-    )
+    return _norm_convergence_time(gamma_0, intrinsic_lr, sigma2, factor, tolerance)
 
+
+@elementwise
+def _norm_convergence_time(
+    gamma_0: Array, intrinsic_lr: Array, sigma2: Array, factor: Array, tolerance: Array
+) -> Array:
     def settle(excess: Array, rate: Array) -> Array:
         """Time for γ/γ_∞ − 1 to fall to the tolerance."""
         return jnp.maximum(jnp.log(jnp.abs(excess) / tolerance), 0.0) / (4 * rate)

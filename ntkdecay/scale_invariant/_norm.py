@@ -8,6 +8,7 @@ at w/ρ, the effective gradient. With ℓ <= g̃ <= L, ρ² is a sequence of A.4
 a = η²ℓ², b = η²L². The paper leaves (ηλ)² and δ² out; so do these functions, unless `exact`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -29,13 +30,14 @@ from ntkdecay._checks import (
     number,
     optional,
 )
+from ntkdecay._given import given
 from ntkdecay.scale_invariant._checks import (
     NORM2,
     check_interval,
     check_product,
     check_rates,
-    together,
 )
+from ntkdecay.scale_invariant._elementwise import elementwise
 from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 
@@ -72,8 +74,13 @@ def norm2_path(
     [1.0, 1.01, 1.0199]
     """
     check_rates(learning_rate, l2)
-    slope = jnp.asarray(effective_gradient_norm)
+    norm2_0, slope = given(norm2_0), given(effective_gradient_norm)
     _start_shape(norm2_0, effective_gradient_norm=slope)
+    return _norm2_path(norm2_0, slope, learning_rate, l2)
+
+
+@jax.jit
+def _norm2_path(norm2_0: Array, slope: Array, learning_rate: Array, l2: Array) -> Array:
     growth = (learning_rate * slope) ** 2
     return sequence(norm2_0, growth, _share(learning_rate, l2, exact=True))
 
@@ -105,15 +112,19 @@ def norm2_from_gradients(
     [1.0, 1.01, 1.02]
     """
     check_rates(learning_rate, l2)
-    slope = jnp.asarray(gradient_norm)
+    norm2_0, slope = given(norm2_0), given(gradient_norm)
     shape = _start_shape(norm2_0, gradient_norm=slope)
+    return _running_average(norm2_0, slope, learning_rate, l2, shape)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _running_average(
+    norm2_0: Array, slope: Array, learning_rate: Array, l2: Array, shape: tuple[int, ...]
+) -> Array:
     growth = (learning_rate * slope) ** 2
     start = jnp.broadcast_to(jnp.asarray(norm2_0, growth.dtype), shape)
-    return _running_average(start, growth, jnp.asarray((1 - learning_rate * l2) ** 2, growth.dtype))
+    kept = jnp.asarray((1 - learning_rate * l2) ** 2, growth.dtype)
 
-
-@jax.jit
-def _running_average(start: Array, growth: Array, kept: Array) -> Array:
     def advance(norm2: Array, added: Array) -> tuple[Array, Array]:
         after = kept * norm2 + jnp.broadcast_to(added, norm2.shape)
         return after, after
@@ -145,13 +156,14 @@ def cosine_distance(
     0.2929
     """
     check_rates(learning_rate, l2)
-    norm2, slope, learning_rate, l2 = together(
-        norm2=norm2,
-        effective_gradient_norm=effective_gradient_norm,
-        learning_rate=learning_rate,
-        l2=l2,
-    )
-    tangent = learning_rate * slope / ((1 - learning_rate * l2) * norm2)
+    return _cosine_distance(norm2, effective_gradient_norm, learning_rate, l2)
+
+
+@elementwise
+def _cosine_distance(
+    norm2: Array, effective_gradient_norm: Array, learning_rate: Array, l2: Array
+) -> Array:
+    tangent = learning_rate * effective_gradient_norm / ((1 - learning_rate * l2) * norm2)
     return -jnp.expm1(-0.5 * jnp.log1p(tangent**2))
 
 
@@ -187,16 +199,17 @@ def jump_threshold(
     0.2236
     """
     check_rates(learning_rate, l2)
-    slope, delta, learning_rate, l2 = together(
-        effective_gradient_norm=effective_gradient_norm,
-        delta=delta,
-        learning_rate=learning_rate,
-        l2=l2,
-    )
+    return _jump_threshold(effective_gradient_norm, delta, learning_rate, l2, exact=bool(exact))
+
+
+@elementwise
+def _jump_threshold(
+    effective_gradient_norm: Array, delta: Array, learning_rate: Array, l2: Array, *, exact: bool
+) -> Array:
     if exact:
         tangent = jnp.sqrt(jnp.expm1(-2 * jnp.log1p(-delta)))
-        return learning_rate * slope / ((1 - learning_rate * l2) * tangent)
-    return learning_rate * slope / jnp.sqrt(2 * delta)
+        return learning_rate * effective_gradient_norm / ((1 - learning_rate * l2) * tangent)
+    return learning_rate * effective_gradient_norm / jnp.sqrt(2 * delta)
 
 
 @checked(
@@ -246,12 +259,23 @@ def jump_times(
         learning_rate=learning_rate,
         l2=l2,
     )
-    norm2_0, least, most, delta, learning_rate, l2 = together(
-        norm2_0=norm2_0, least=least, most=most, delta=delta, learning_rate=learning_rate, l2=l2
-    )
+    return _jump_times(norm2_0, least, most, delta, learning_rate, l2, exact=bool(exact))
+
+
+@elementwise
+def _jump_times(
+    norm2_0: Array,
+    least: Array,
+    most: Array,
+    delta: Array,
+    learning_rate: Array,
+    l2: Array,
+    *,
+    exact: bool,
+) -> Bounds:
     share = _share(learning_rate, l2, exact)
     low, high = (
-        jump_threshold(slope, delta, learning_rate, l2, exact=exact) for slope in (least, most)
+        _jump_threshold(slope, delta, learning_rate, l2, exact=exact) for slope in (least, most)
     )
     kappa = learning_rate / jnp.sqrt(share)
 
@@ -297,9 +321,13 @@ def equilibrium_norm2(
     """
     check_interval(least, most, LEAST_MOST)
     check_rates(learning_rate, l2)
-    least, most, learning_rate, l2 = together(
-        least=least, most=most, learning_rate=learning_rate, l2=l2
-    )
+    return _equilibrium_norm2(least, most, learning_rate, l2, exact=bool(exact))
+
+
+@elementwise
+def _equilibrium_norm2(
+    least: Array, most: Array, learning_rate: Array, l2: Array, *, exact: bool
+) -> Bounds:
     share = _share(learning_rate, l2, exact)
     bottom, top = (learning_rate / jnp.sqrt(share) * slope for slope in (least, most))
     positive = jnp.where(bottom > 0, bottom, 1.0)
@@ -330,9 +358,17 @@ def equilibrium_learning_rate(
 
     Remark 3 of `periodic`. Arguments as in `equilibrium_norm2`; only the product ηλ counts.
     """
-    norm2 = equilibrium_norm2(least, most, learning_rate, l2, exact=exact)
-    rate = jnp.broadcast_to(jnp.asarray(learning_rate), norm2.lower.shape)
-    return Bounds(rate / norm2.upper, rate / norm2.lower)
+    check_interval(least, most, LEAST_MOST)
+    check_rates(learning_rate, l2)
+    return _equilibrium_learning_rate(least, most, learning_rate, l2, exact=bool(exact))
+
+
+@elementwise
+def _equilibrium_learning_rate(
+    least: Array, most: Array, learning_rate: Array, l2: Array, *, exact: bool
+) -> Bounds:
+    norm2 = _equilibrium_norm2(least, most, learning_rate, l2, exact=exact)
+    return Bounds(learning_rate / norm2.upper, learning_rate / norm2.lower)
 
 
 @checked(
@@ -450,6 +486,6 @@ def _share(learning_rate: Any, l2: Any, exact: bool) -> Any:
 def _start_shape(norm2_0: Any, **gradients: Array) -> tuple[int, ...]:
     """The shape of ρ_t² at one step; axis 0 of the gradients is the step."""
     ((name, slope),) = gradients.items()
-    if not slope.ndim:
+    if not np.ndim(slope):
         raise ValueError(f"`{name}` is one number; it must be one for each step, on axis 0.")
-    return common_shape(norm2_0=jnp.asarray(norm2_0).shape, **{f"{name}[0]": slope.shape[1:]})
+    return common_shape(norm2_0=np.shape(norm2_0), **{f"{name}[0]": np.shape(slope)[1:]})

@@ -19,7 +19,9 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, checked, integer, is_traced, optional
-from ntkdecay.scale_invariant._checks import check_interval, together
+from ntkdecay._given import as_array, given
+from ntkdecay.scale_invariant._checks import check_interval
+from ntkdecay.scale_invariant._elementwise import elementwise
 
 SHARE = array(
     above=0, below=0.5, why="below 1/2: the share that a step takes away, 2ηλ for squared norms"
@@ -62,14 +64,13 @@ def sequence(x_0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, steps: int | Non
     >>> scale_invariant.sequence(2.0, 0.1, 0.1, steps=2).round(4).tolist()
     [2.0, 1.85, 1.7191]
     """
-    beta = jnp.asarray(beta)
-    if steps is None and beta.ndim == 0:
+    x_0, beta, alpha = map(given, (x_0, beta, alpha))
+    if steps is None and np.ndim(beta) == 0:
         raise ValueError("`beta` is one number: say how many `steps`, or give one β for each step.")
-    x_0, alpha = jnp.asarray(x_0), jnp.asarray(alpha)
-    each = {"beta": beta.shape} if steps is not None else {"beta[0]": beta.shape[1:]}
-    shape = common_shape(x_0=x_0.shape, alpha=alpha.shape, **each)
+    each = {"beta": np.shape(beta)} if steps is not None else {"beta[0]": np.shape(beta)[1:]}
+    shape = common_shape(x_0=np.shape(x_0), alpha=np.shape(alpha), **each)
     dtype = jnp.result_type(x_0, beta, alpha, float)
-    return _sequence(x_0.astype(dtype), beta, alpha.astype(dtype), shape, steps)
+    return _sequence(as_array(x_0, dtype), beta, as_array(alpha, dtype), shape, steps)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -98,7 +99,11 @@ def phi(ratio: ArrayLike, alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.phi(1.0, 0.1))
     1.0
     """
-    ratio, alpha = together(ratio=ratio, alpha=alpha)
+    return _phi(ratio, alpha)
+
+
+@elementwise
+def _phi(ratio: Array, alpha: Array) -> Array:
     return (1 - alpha) * ratio + alpha / ratio
 
 
@@ -110,7 +115,11 @@ def stationary_point(beta: ArrayLike, alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.stationary_point(0.4, 0.1))
     2.0
     """
-    beta, alpha = together(beta=beta, alpha=alpha)
+    return _stationary_point(beta, alpha)
+
+
+@elementwise
+def _stationary_point(beta: Array, alpha: Array) -> Array:
     return jnp.sqrt(beta / alpha)
 
 
@@ -122,7 +131,11 @@ def hop_threshold(alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.hop_threshold(0.2))
     0.25
     """
-    alpha = jnp.asarray(alpha)
+    return _hop_threshold(alpha)
+
+
+@elementwise
+def _hop_threshold(alpha: Array) -> Array:
     return alpha / (1 - alpha)
 
 
@@ -134,7 +147,12 @@ def turning_point(alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.turning_point(0.2))
     0.5
     """
-    return jnp.sqrt(hop_threshold(alpha))
+    return _turning_point(alpha)
+
+
+@elementwise
+def _turning_point(alpha: Array) -> Array:
+    return jnp.sqrt(_hop_threshold(alpha))
 
 
 @checked(alpha=SHARE)
@@ -145,7 +163,11 @@ def least_value(alpha: ArrayLike) -> Array:
     >>> float(scale_invariant.least_value(0.2))
     0.8
     """
-    alpha = jnp.asarray(alpha)
+    return _least_value(alpha)
+
+
+@elementwise
+def _least_value(alpha: Array) -> Array:
     return 2 * jnp.sqrt(alpha * (1 - alpha))
 
 
@@ -164,13 +186,20 @@ def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: Arra
     Raises:
         ValueError: if x_0 is not above x*.
     """
-    t, x_0, beta, alpha = together(t=t, x_0=x_0, beta=beta, alpha=alpha)
+    t, x_0, beta, alpha = map(given, (t, x_0, beta, alpha))
+    common_shape(t=np.shape(t), x_0=np.shape(x_0), beta=np.shape(beta), alpha=np.shape(alpha))
     point = stationary_point(beta, alpha)
     if not is_traced(x_0, point) and not np.all(np.asarray(x_0) > np.asarray(point)):
         raise ValueError(
             "`x_0` is not above the stationary point √(`beta`/`alpha`): Lemma 1 is about sequences that "
             "fall; below it a sequence rises or hops."
         )
+    return _determined_bounds(t, x_0, beta, alpha)
+
+
+@elementwise
+def _determined_bounds(t: Array, x_0: Array, beta: Array, alpha: Array) -> Bounds:
+    point = _stationary_point(beta, alpha)
     return Bounds(*(point + (1 - k * alpha) ** t * (x_0 - point) for k in (2, 1)))
 
 
@@ -196,7 +225,13 @@ def bounding_sequences(
         Each of shape (steps + 1, …).
     """
     check_interval(least, most, BETWEEN)
-    x_0, least, most, alpha = together(x_0=x_0, least=least, most=most, alpha=alpha)
+    return _bounding_sequences(x_0, least, most, alpha, steps=int(steps))
+
+
+@elementwise
+def _bounding_sequences(
+    x_0: Array, least: Array, most: Array, alpha: Array, *, steps: int
+) -> Bounds:
     return Bounds(*(sequence(x_0, beta, alpha, steps) for beta in (least, most)))
 
 
@@ -216,7 +251,11 @@ def rate_bounds(
         t: steps; least, most: a <= b; x_0, alpha: as in `sequence`. All broadcast.
     """
     check_interval(least, most, BETWEEN)
-    t, x_0, least, most, alpha = together(t=t, x_0=x_0, least=least, most=most, alpha=alpha)
+    return _rate_bounds(t, x_0, least, most, alpha)
+
+
+@elementwise
+def _rate_bounds(t: Array, x_0: Array, least: Array, most: Array, alpha: Array) -> Bounds:
     bottom, top = jnp.sqrt(least / alpha), jnp.sqrt(most / alpha)
     lower = bottom + (1 - 2 * alpha) ** t * (x_0 - bottom)
     upper = top + (1 - alpha) ** t * (x_0 - top)
@@ -226,8 +265,12 @@ def rate_bounds(
 @checked(least=array(low=0), most=array(low=0), alpha=SHARE)
 def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
     r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out."""
-    least, most, alpha = together(least=least, most=most, alpha=alpha)
-    return hop_threshold(alpha) * jnp.sqrt(most) <= jnp.sqrt(least)
+    return _attracts(least, most, alpha)
+
+
+@elementwise
+def _attracts(least: Array, most: Array, alpha: Array) -> Array:
+    return _hop_threshold(alpha) * jnp.sqrt(most) <= jnp.sqrt(least)
 
 
 @checked(least=array(low=0), most=array(low=0), alpha=SHARE)

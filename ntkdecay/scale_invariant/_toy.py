@@ -29,6 +29,7 @@ from ntkdecay._checks import (
     number,
     shown,
 )
+from ntkdecay._given import as_array, given
 from ntkdecay.scale_invariant._checks import check_rates
 
 Loss = Callable[[Array], Array]
@@ -52,7 +53,11 @@ def toy_loss(z: ArrayLike) -> Array:
     >>> float(scale_invariant.toy_loss(jnp.array([1.0, 1.0])))
     0.5
     """
-    z = jnp.asarray(z)
+    return _toy_loss(given(z))
+
+
+@functools.partial(jax.jit, inline=True)
+def _toy_loss(z: Array) -> Array:
     return z[0] ** 2 / (z @ z)
 
 
@@ -191,16 +196,21 @@ def flow_ratio(t: ArrayLike, z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) 
         raise ValueError(
             f"`z_0` is {shown(z_0)}; it must be (x, y) with y ≠ 0: the flow of x/y is asked for."
         )
-    t, rate = jnp.asarray(t), 2 * learning_rate * l2
+    return _flow_ratio(given(t), z_0, learning_rate, l2)
+
+
+@jax.jit
+def _flow_ratio(t: Array, z_0: Array, learning_rate: Scalar, l2: Scalar) -> Array:
+    rate = 2 * learning_rate * l2
     grown = jnp.where(rate > 0, jnp.expm1(rate * t) / jnp.where(rate > 0, rate, 1.0), t)
     return z_0[0] / z_0[1] * jnp.exp(-2 * learning_rate / (z_0 @ z_0) * grown)
 
 
 def _start(z_0: ArrayLike, learning_rate: Scalar, l2: Scalar) -> Array:
     check_rates(learning_rate, l2)
-    z_0 = jnp.asarray(z_0)
+    z_0 = given(z_0)
     if not is_traced(z_0) and not np.any(np.asarray(z_0)):
         raise ValueError(
             "`z_0` is zero; a scale-invariant function is not defined at weights that are zero."
         )
-    return z_0.astype(jnp.result_type(z_0, float))
+    return as_array(z_0, jnp.result_type(z_0, float))

@@ -32,6 +32,7 @@ from ntkdecay._checks import (
 )
 from ntkdecay._conv import Conv
 from ntkdecay._extras import extra
+from ntkdecay._given import given
 from ntkdecay.networks import BATCH, SIZE, Network
 
 with extra("examples"):
@@ -208,6 +209,10 @@ def _network(
 
     @checked(params=tree(nan=True), x=array(nan=True, inf=True))
     def apply(params: Any, x: ArrayLike) -> Array:
+        return applied(params, given(x))
+
+    @functools.partial(jax.jit, inline=True)
+    def applied(params: Any, x: Array) -> Array:
         features: Any = module.apply(
             {"params": params}, jnp.asarray(x, jax.tree.leaves(params)[0].dtype)
         )
