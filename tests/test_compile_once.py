@@ -17,11 +17,6 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 MORE = {
     "kernels.analytic": 21,
     "kernels.empirical_ntk": 7,
-    "scale_invariant.covariance_root()": 16,
-    "scale_invariant.direction_sde": 13,
-    "scale_invariant.measured().update": 21,
-    "scale_invariant.minibatch_root()": 38,
-    "scale_invariant.weights_sde": 9,
     "training.sweep": 15,
     "training.train": 13,
 }

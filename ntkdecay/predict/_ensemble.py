@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from ntkdecay._at_once import at_once
 from ntkdecay._checks import anything, array, checked, flag, function, is_traced, optional, tree
+from ntkdecay._programs import program_of
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import exact
 from ntkdecay.predict import _axes
@@ -29,7 +30,6 @@ from ntkdecay.predict._checks import (
     traced_non_negative,
 )
 from ntkdecay.predict._modes import Modes, decompose
-from ntkdecay.predict._programs import program_of
 from ntkdecay.predict._request import Reduction, Task, describe
 from ntkdecay.predict._response import response
 

@@ -8,6 +8,7 @@ Section B of `periodic`, loss and gradients are taken by a pass through the trai
 own batch, `measured` and `step_metrics`: these cost next to nothing, as the step has computed them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import optax
 from jax import Array
 
 from ntkdecay._checks import anything, checked, function, instance, integer, optional, tree
+from ntkdecay._given import given
 
 Select = Callable[[Any], Any]
 
@@ -107,13 +109,10 @@ def measured(
         if params is None:
             raise ValueError("`params` is None, but the weights are measured: give them.")
         change, moments = inner.update(updates, state.inner, params, **extra)
-        weights = chosen(params)
-        norm = optax.tree.norm(weights)
-        _, slope = _along_and_across(weights, norm, chosen(updates))
-        along, across = _along_and_across(weights, norm, chosen(change))
-        turn = 2 * jnp.sin(jnp.arctan2(across, norm + along) / 2) ** 2
-        loss = jnp.asarray(extra.get("value", jnp.nan), norm.dtype)
-        return change, Measured(moments, loss, norm**2, norm * slope, turn)
+        loss = given(extra.get("value", jnp.nan))
+        return change, Measured(
+            moments, *_of_step(chosen(params), chosen(updates), chosen(change), loss)
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -142,6 +141,16 @@ def step_metrics() -> dict[str, Callable[[Any], Array]]:
         return found[0]
 
     return {name: lambda s, name=name: getattr(latest(s), name) for name in Measured._fields[1:]}
+
+
+@functools.partial(jax.jit, inline=True)
+def _of_step(weights: Any, gradient: Any, change: Any, loss: Array) -> tuple[Array, ...]:
+    """What `Measured` holds besides the optimizer's state."""
+    norm = optax.tree.norm(weights)
+    _, slope = _along_and_across(weights, norm, gradient)
+    along, across = _along_and_across(weights, norm, change)
+    turn = 2 * jnp.sin(jnp.arctan2(across, norm + along) / 2) ** 2
+    return jnp.asarray(loss, norm.dtype), norm**2, norm * slope, turn
 
 
 def _along_and_across(weights: Any, norm: Array, change: Any) -> tuple[Array, Array]:

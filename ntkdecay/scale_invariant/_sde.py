@@ -15,7 +15,7 @@ Time is counted in steps of SGD. The noise is a function of the direction alone,
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -38,6 +38,8 @@ from ntkdecay._checks import (
     prng_key,
     shown,
 )
+from ntkdecay._given import as_array, given
+from ntkdecay._programs import program_of
 from ntkdecay.scale_invariant._checks import TURNS, check_rates
 
 Loss = Callable[[Array], Array]
@@ -64,17 +66,20 @@ def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
 
     @checked(direction=DIRECTION)
     def root(direction: Array) -> Array:
-        direction = jnp.asarray(direction)
-        matrix = covariance(direction)
-        if np.shape(matrix) != 2 * direction.shape:
-            raise ValueError(
-                f"`covariance` gives shape {np.shape(matrix)} for a `direction` of {direction.shape}; "
-                "it must give a square matrix of that size."
-            )
-        values, vectors = jnp.linalg.eigh(matrix)
-        return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]) @ vectors.T
+        return program_of(covariance, _covariance_root)(given(direction))
 
     return root
+
+
+def _covariance_root(covariance: Callable[[Array], Array], direction: Array) -> Array:
+    matrix = covariance(direction)
+    if np.shape(matrix) != 2 * direction.shape:
+        raise ValueError(
+            f"`covariance` gives shape {np.shape(matrix)} for a `direction` of {direction.shape}; "
+            "it must give a square matrix of that size."
+        )
+    values, vectors = jnp.linalg.eigh(matrix)
+    return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]) @ vectors.T
 
 
 @checked(losses=function("of the weights"), batch_size=integer(low=1))
@@ -93,14 +98,18 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
 
     @checked(direction=DIRECTION)
     def root(direction: Array) -> Array:
-        slopes = jax.jacobian(losses)(jnp.asarray(direction))
-        if np.ndim(slopes) != 2:
-            raise ValueError(
-                f"`losses` gives shape {np.shape(slopes)[:-1]}; it must give one loss for each sample, (n,)."
-            )
-        return (slopes - slopes.mean(0, keepdims=True)).T / jnp.sqrt(len(slopes) * batch_size)
+        return program_of(losses, _minibatch_root)(given(direction), float(batch_size))
 
     return root
+
+
+def _minibatch_root(losses: Callable[[Array], Array], direction: Array, batch_size: Array) -> Array:
+    slopes = jax.jacobian(losses)(direction)
+    if np.ndim(slopes) != 2:
+        raise ValueError(
+            f"`losses` gives shape {np.shape(slopes)[:-1]}; it must give one loss for each sample, (n,)."
+        )
+    return (slopes - slopes.mean(0, keepdims=True)).T / jnp.sqrt(len(slopes) * batch_size)
 
 
 @checked(
@@ -155,19 +164,18 @@ def weights_sde(
         ValueError: if the loss or the noise is not scale-invariant at w_0, or for bad numbers.
     """
     check_rates(learning_rate, l2)
-    w_0 = jnp.asarray(w_0)
-    w_0 = w_0.astype(jnp.result_type(w_0, float))
-    if not is_traced(w_0) and not np.any(np.asarray(w_0)):
+    start = as_array(w_0, jnp.result_type(given(w_0), float))
+    if not is_traced(start) and not np.any(np.asarray(start)):
         raise ValueError(
             "`w_0` is zero; a scale-invariant function is not defined at weights that are zero."
         )
-    _check_tangent(loss, noise_root, w_0)
-    rates = (jnp.asarray(learning_rate, w_0.dtype), jnp.asarray(l2, w_0.dtype))
-    return _solve(_weights, (loss, noise_root), rates, w_0, ts, key, dt, solver, tol)
+    _check_tangent(loss, noise_root, start)
+    rates = (as_array(learning_rate, start.dtype), as_array(l2, start.dtype))
+    return _solve(_weights, (loss, noise_root), rates, (start,), ts, key, dt, solver, tol)
 
 
-def _weights(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], ...]:
-    """Drift and diffusion of (5)."""
+def _weights(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Any], ...]:
+    """Drift and diffusion of (5), and its path in parts."""
     loss, noise_root = functions
 
     def drift(t: Any, w: Array, rates: Any) -> Array:
@@ -178,7 +186,7 @@ def _weights(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], .
         norm = jnp.linalg.norm(w)
         return -rates[0] * noise_root(w / norm) / norm
 
-    return drift, diffusion
+    return drift, diffusion, lambda path: path
 
 
 @checked(
@@ -223,20 +231,20 @@ def direction_sde(
     Raises:
         ValueError: as `weights_sde`, and if `direction_0` is not of norm 1.
     """
-    direction_0 = jnp.asarray(direction_0)
-    if not is_traced(direction_0):
-        norm = np.linalg.norm(np.asarray(direction_0))
+    dtype = jnp.result_type(given(direction_0), gamma_0, float)
+    direction = as_array(direction_0, dtype)
+    if not is_traced(direction):
+        norm = np.linalg.norm(np.asarray(direction))
         if abs(norm - 1) >= 1e-3:
             raise ValueError(f"`direction_0` has norm {norm:.4g}; it must be 1: it is w/‖w‖.")
-    _check_tangent(loss, noise_root, direction_0)
-    start = jnp.append(direction_0, gamma_0)
-    rates = (jnp.asarray(intrinsic_lr, start.dtype),)
+    _check_tangent(loss, noise_root, direction)
+    start, rates = (direction, as_array(gamma_0, dtype)), (as_array(intrinsic_lr, dtype),)
     path = _solve(_direction, (loss, noise_root), rates, start, ts, key, dt, solver, tol)
-    return DirectionPath(path[:, :-1], path[:, -1])
+    return DirectionPath(*path)
 
 
-def _direction(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array], ...]:
-    """Drift and diffusion of (9), (10), of one vector (W̄, γ): the last row of the noise is zero."""
+def _direction(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Any], ...]:
+    """The same of (9), (10), of one vector (W̄, γ): the last row of the noise is zero."""
     loss, noise_root = functions
 
     def drift(t: Any, state: Array, rates: Any) -> Array:
@@ -251,20 +259,20 @@ def _direction(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Array],
         root = noise_root(direction / jnp.linalg.norm(direction))
         return jnp.pad(-root / jnp.sqrt(gamma), ((0, 1), (0, 0)))
 
-    return drift, diffusion
+    return drift, diffusion, lambda path: (path[:, :-1], path[:, -1])
 
 
 def _solve(
-    equation: Callable[..., tuple[Callable[..., Array], ...]],
+    equation: Callable[..., tuple[Callable[..., Any], ...]],
     functions: tuple[Loss, NoiseRoot],
     rates: tuple[Array, ...],
-    start: Array,
+    start: tuple[Array, ...],
     ts: ArrayLike,
     key: Array,
     dt: float,
     solver: diffrax.AbstractSolver | None,
     tol: float | None,
-) -> Array:
+) -> Any:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
     if is_traced(ts) or np.size(ts) < 2 or not np.all(np.diff(ts) > 0):
         raise ValueError(
@@ -289,28 +297,29 @@ def _solve(
         diffrax.Euler() if solver is None else solver,
         rates,
         start,
-        jnp.asarray(times),
-        jnp.asarray(grid),
+        times,
+        grid,
         key,
-        None if tol is None else jnp.asarray(tol),
+        None if tol is None else np.asarray(tol),
     )
 
 
 @eqx.filter_jit
 def _path(
-    equation: Callable[..., tuple[Callable[..., Array], ...]],
+    equation: Callable[..., tuple[Callable[..., Any], ...]],
     functions: tuple[Loss, NoiseRoot],
     solver: diffrax.AbstractSolver,
     rates: tuple[Array, ...],
-    start: Array,
-    times: Array,
-    grid: Array,
+    start: tuple[Array, ...],
+    times: Any,
+    grid: Any,
     key: Array,
-    tol: Array | None,
-) -> Array:
+    tol: Any,
+) -> Any:
     """One program for all numbers: functions and the solver alone are its constants."""
-    drift, diffusion = equation(functions)
-    shape = jax.eval_shape(lambda: diffusion(0.0, start, rates)[0])
+    drift, diffusion, parts = equation(functions)
+    state = jnp.hstack(start)
+    shape = jax.eval_shape(lambda: diffusion(0.0, state, rates)[0])
     # A tree gives the same path to every step size, for a dozen draws in each step instead of one.
     brownian = (
         diffrax.UnsafeBrownianPath(shape, key)
@@ -323,14 +332,14 @@ def _path(
         grid[0],
         grid[-1],
         None,
-        start,
+        state,
         rates,
         saveat=diffrax.SaveAt(ts=times),
         stepsize_controller=diffrax.StepTo(grid),
         max_steps=len(grid),
         adjoint=diffrax.ForwardMode(),
     )
-    return cast(Array, solution.ys)
+    return parts(solution.ys)
 
 
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:
