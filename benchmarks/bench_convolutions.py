@@ -19,7 +19,7 @@ from jax import lax
 
 from ntkdecay import datasets
 from ntkdecay._conv import Conv
-from ntkdecay._convolutions import by_products
+from ntkdecay._convolutions import fast
 
 RATIOS = [
     (name, "products by hand") for name in ("flax", "equinox", "lax", "a loop over a step")
@@ -82,7 +82,7 @@ def training(name):
     make = makers.get(name, functools.partial(of_flax, nn.Conv))
     params, apply_fn = make(jax.random.key(0))
     if name in ("flax", "equinox", "lax"):
-        apply_fn = by_products(apply_fn)
+        apply_fn = fast(apply_fn)
     digits = datasets.load("digits")
     x, y = jnp.asarray(digits.x_train[:32]), jnp.asarray(digits.y_train[:32])
 
@@ -122,8 +122,8 @@ def interleaved():
             jax.block_until_ready(run())
             if round_:  # the first one compiles
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-    for slow, fast in RATIOS:
-        print(f"\n{slow} / {fast}: {seconds[slow] / seconds[fast]:.2f}")
+    for one, other in RATIOS:
+        print(f"\n{one} / {other}: {seconds[one] / seconds[other]:.2f}")
     return runs
 
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.interpreters import ad
 
+from ntkdecay._convolutions import convolution_p
 from ntkdecay._patches import by_slices
 
 _TESTED = "0.10.2 and 0.12.0"
@@ -236,6 +237,8 @@ def _repair() -> None:
     )
     conv = lax.conv_general_dilated_p
     rules.JACOBIAN_RULES[conv] = by_slices(rules.JACOBIAN_RULES[conv])
+    for table in (rules.JACOBIAN_RULES, rules.STRUCTURE_RULES, rules.EQN_PARAMS_RULES):
+        table[convolution_p] = table[conv]
     # On a CPU max_learning_rate would pass scipy's eigvalsh an argument it no longer takes.
     predict._is_on_cpu = lambda _: False
 

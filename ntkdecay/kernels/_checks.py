@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay._convolutions import fast_program
 from ntkdecay._program import Program, read
 
 ApplyFn = Callable[[Any, Any], Array]
@@ -118,7 +119,8 @@ def _suits(out: Any, n: int) -> bool:
 def read_at(apply_fn: ApplyFn, params: Any, x: Array, n: int) -> Program:
     """The network for n samples like those of x."""
     with exact():
-        return read(apply_fn, params, jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype))
+        samples = jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype)
+        return fast_program(read(apply_fn, params, samples))
 
 
 def name_of(apply_fn: ApplyFn) -> str:

@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from ntkdecay._checks import checked, tree
-from ntkdecay._convolutions import by_products
+from ntkdecay._convolutions import fast
 from ntkdecay.training._metrics import Snapshot, accuracy, has_answers
 from ntkdecay.training._rules import SEED, optimizer
 from ntkdecay.training._signatures import named, told
@@ -62,7 +62,7 @@ def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callab
     values = dict(cell) | ({} if params_0 is None else {"params_0": params_0})
     network, loss = told(problem.apply_fn, 2, values), told(problem.loss, 2, values)
     return (
-        by_products(lambda params, x: problem.apply_fn(params, x, **network)),
+        fast(lambda params, x: problem.apply_fn(params, x, **network)),
         lambda fx, y: problem.loss(fx, y, **loss),
     )
 
