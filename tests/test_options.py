@@ -102,3 +102,14 @@ def test_every_option_is_held_to_a_rule_and_named(script):
         sentence = str(caught.value)
         assert sentence.startswith(f"`--{label}"), (label, sentence)
         assert len(sentence.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "rate", "grid"),
+    [("l2/s5", "rate", "fc"), ("l2/fig2", "fc_rate", "fc"), ("l2/fig2", "wrn_rate", "wrn")],
+)
+def test_the_rate_of_a_panel_is_one_of_the_grid(script, rate, grid):
+    for options in presets(script):
+        getattr(options, grid).check_rate("--rate", getattr(options, rate))
+    with pytest.raises(ValueError, match=r"`--rate` is 0\.123; it must be an η of the grid: "):
+        getattr(options, grid).check_rate("--rate", 0.123)

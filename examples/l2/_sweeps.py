@@ -161,6 +161,16 @@ class Setup:
     eval_batch_size: report.Count | None = None
     """Samples that are measured at a time; none: all."""
 
+    def check_rate(self, name: str, rate: float) -> None:
+        """The η of one panel is one of the grid's.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        if rate not in self.learning_rates:
+            allowed = ", ".join(f"{one:g}" for one in self.learning_rates)
+            raise ValueError(f"`{name}` is {rate:g}; it must be an η of the grid: {allowed}.")
+
     @property
     def epoch(self) -> int:
         """Steps of an epoch."""

@@ -121,6 +121,8 @@ PAPER = Options(
 
 def main(options: Options) -> None:
     """Figure 2, S1 and S6: t_* and the best test accuracy over η and λ."""
+    options.fc.check_rate("--fc-rate", options.fc_rate)
+    options.wrn.check_rate("--wrn-rate", options.wrn_rate)
     wrn_name = f"WRN {options.wrn_depth}-{options.wrn_width}"
     words = f"{options.fc.data}, {options.fc.samples} samples (FC); {options.wrn.data}, {options.wrn.samples} samples ({wrn_name})"
     outs = {name: report.Report("l2", name, options, data=words) for name in ("fig2", "s1", "s6")}

@@ -65,6 +65,7 @@ def squared_error(fx: jax.Array, y: jax.Array) -> jax.Array:
 def main(options: Options) -> None:
     """Figure S5: test accuracy against η, at training accuracy 1 and after training with L2."""
     setup = options.fc
+    setup.check_rate("--rate", options.rate)
     out = report.Report("l2", "s5", options, data=f"{setup.data}, {setup.samples} samples")
     network = networks.fully_connected(options.widths)
     grid = run(setup, network, options, "FC", squared_error)
