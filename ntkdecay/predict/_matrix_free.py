@@ -26,7 +26,7 @@ from ntkdecay.predict._checks import (
     refuse,
     refuse_shape,
 )
-from ntkdecay.predict._krylov import Krylov, Product, Ritz, deepened
+from ntkdecay.predict._krylov import Krylov, Product, deepened
 from ntkdecay.predict._request import Origin, PredictFn, Reduction, Task, describe
 from ntkdecay.predict._schedule import PiecewiseConstant, penalty
 
@@ -153,15 +153,16 @@ class FromProducts(PredictFn):
         if start_test is not None:
             k_test, shape = _test_side(k_test_train, self.task)
             refuse_shape(start_test, shape, "fx_test_0")
-        spaces = [self._labels]
-        if start is not None and (is_traced(start) or np.any(start)):
-            spaces.append(self._begun(start))
         asked = _spaces.Asked(self.task, t, start, k_test)
-        allowed = self._tolerance / len(spaces)
-        spaces = [self._grown(space, asked, i == 1, allowed) for i, space in enumerate(spaces)]
-        if not is_traced(spaces[0]):
-            self._labels, _ = spaces[0]
-        return _spaces.answer(asked, start_test, spaces, shape)
+        starts = start is not None and (is_traced(start) or np.any(start))
+        allowed = self._tolerance / (1 + starts)
+        labels, part = self._grown(self._labels, asked, False, allowed)
+        if not is_traced(labels):
+            self._labels = labels
+        parts = [part]
+        if starts:
+            parts.append(self._grown(self._begun(start), asked, True, allowed)[1])
+        return _spaces.answer(asked, start_test, parts, shape)
 
     def _begun(self, f: Any) -> Krylov:
         with contextlib.nullcontext() if is_traced(f) else at_once():
@@ -176,43 +177,44 @@ class FromProducts(PredictFn):
 
     def _grown(
         self, space: Krylov, asked: _spaces.Asked, is_start: bool, allowed: float
-    ) -> tuple[Krylov, Ritz]:
-        """The space, deep enough for what is asked, and its modes."""
+    ) -> tuple[Krylov, _spaces.Part]:
+        """The space, deep enough for what is asked, and its part of f."""
         most = self._max_depth
         if is_traced(space, asked, self._product):
             with contextlib.nullcontext() if is_traced(space, self._product) else at_once():
                 space, modes = deepened(self._product, space, most, most)
-            found = _spaces.found(space, modes, asked, is_start, allowed)
+            found, part = _spaces.found(space, modes, asked, is_start, allowed)
         else:
             depth = max(int(space.depth), min(FIRST_DEPTH, most))
             while True:
                 room = max(self._room(depth), space.capacity)
                 with at_once():
-                    space, modes, found = _spaces.explored(
+                    space, found, part = _spaces.explored(
                         self._product, space, asked, is_start, allowed, depth, room
                     )
                 found = jax.device_get(found)
                 if not found.sound or found.error <= allowed or depth == most:
                     break
                 depth = min(most, depth + max(8, depth // 2))
-        kept = refuse(
-            (space, modes.ritz),
+        part = refuse(
+            part,
             ~found.finite,
             "`matvec` gives NaN or infinite entries; the usual cause is an input that is not finite, or an all-zero "
             "one under a normalization.",
         )
-        kept = refuse(
-            kept,
+        part = refuse(
+            part,
             found.indefinite,
             "`matvec` is not the product with a positive semi-definite matrix; compute the kernel in float64, or, if it "
             "is a sample estimate, from a larger batch of samples.",
         )
-        return refuse(
-            kept,
+        part = refuse(
+            part,
             found.error > allowed,
             f"The error of the Krylov spaces may be above `tolerance` = {self._tolerance} at `max_depth` = {most}: "
             "raise one of them, ask for earlier times or a larger l2, where f depends on fewer modes, or compute in float64.",
         )
+        return space, part
 
 
 def _given(product: Product, rows: tuple[int, ...], dtype: Any, name: str) -> Any:

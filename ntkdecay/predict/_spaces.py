@@ -29,19 +29,26 @@ class Asked(NamedTuple):
     start: Any  # on the training points; None: f there is not asked
     k_test: Program | None
 
-    def coefficients(self, ritz: Ritz, is_start: Any, pulls: Any) -> tuple[Array, Array, Array]:
-        """f and w of one space in its own coordinates, (o, times, p), and what is left of f_0 far away, (times, 1)."""
+    def coefficients(self, ritz: Ritz, is_start: Any) -> tuple[Array, Array, Array, Array]:
+        """What modes make of their space's b, in its own coordinates, (o, times, p).
+
+        f; w; w without the modes that the kernel does not reach; and what is left of f_0 far away, (times, 1).
+        """
         task = self.task
         decay, time = task.pieces(), task.time(self.t)
 
-        def one(rates: Array, vectors: Array, b: Array, pulls: Array) -> tuple[Array, Array, Array]:
+        def one(rates: Array, vectors: Array, b: Array) -> tuple[Array, ...]:
             f0, y = jnp.where(is_start, b, 0.0), jnp.where(is_start, 0.0, b)
             f0, y = (jnp.zeros_like(f0), y - f0) if task.still else (f0, y)
-            f, far, w = everywhere(time, rates, decay, f0[:, None], y[:, None], task.degree, pulls)
-            return f[..., 0] @ vectors.T, w[..., 0] @ vectors.T, far
+            all_of_them = jnp.ones_like(rates, bool)
+            f, far, w = everywhere(
+                time, rates, decay, f0[:, None], y[:, None], task.degree, all_of_them
+            )
+            reached = jnp.where(rates > 0, w[..., 0], 0.0)
+            return *(each @ vectors.T for each in (f[..., 0], w[..., 0], reached)), far
 
-        f, w, far = jax.vmap(one)(ritz.rates, ritz.vectors, ritz.start, pulls)
-        return f, w, far[0]
+        f, w, reached, far = jax.vmap(one)(ritz.rates, ritz.vectors, ritz.start)
+        return f, w, reached, far[0]
 
     def on_test_points(self, w: Array, basis: Array) -> Array:
         """K_* Qᵀw for each time and column, (times, points, o)."""
@@ -65,42 +72,47 @@ class Found(NamedTuple):
         return bool(self.finite) and not bool(self.indefinite)
 
 
-def found(space: Krylov, modes: Modes, asked: Asked, is_start: Any, allowed: Any) -> Found:
+class Part(NamedTuple):
+    """What a space adds to f."""
+
+    basis: Array
+    f: Array  # on the training points, in the coordinates of the basis, (o, times, p)
+    w: Array  # what K_* multiplies, likewise
+    far: Array  # what is left of f_0 far away, (times, 1)
+
+
+def found(
+    space: Krylov, modes: Modes, asked: Asked, is_start: Any, allowed: Any
+) -> tuple[Found, Part]:
     """The bound on the training points and, where it is met, the estimate on test points if that is larger.
 
     To each comes what changes where the kernel is another by rounding.
     """
-    task, (ritz, rounded, widest) = asked.task, modes
+    task = asked.task
     start = 0.0 if asked.start is None else asked.start
     size = jnp.sqrt(jnp.mean(task.y**2) + jnp.mean(jnp.square(start)))
 
     def relative(error: Array) -> Array:
         return jnp.where(size > 0, error.max(initial=0.0) / jnp.where(size > 0, size, 1.0), 0.0)
 
-    def coefficients(ritz: Ritz, pulls: Array | bool = True) -> tuple[Array, Array]:
-        return asked.coefficients(ritz, is_start, jnp.full_like(ritz.rates, pulls, bool))[:2]
-
-    f, w = coefficients(ritz)
-    lacks = (space.left_out[:, None] * jnp.abs(w)).sum(2)
-    moved = jnp.square(coefficients(rounded)[0] - f).sum((0, 2))
+    together: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *modes)
+    f, w, told, far = jax.vmap(lambda ritz: asked.coefficients(ritz, is_start))(together)
+    lacks = (space.left_out[:, None] * jnp.abs(w[0])).sum(2)
+    moved = jnp.square(f[1] - f[0]).sum((0, 2))
     error = relative(jnp.sqrt((jnp.square(lacks).sum(0) + moved) / task.y.size))
     if asked.k_test is not None:
 
         def estimate() -> Array:
-            (_, told), (_, most) = (
-                coefficients(ritz, ritz.rates > 0),
-                coefficients(widest),
-            )
-            apart = jnp.where(space.beta[:, None, None] > 0, most, w) - told
-            moved = coefficients(rounded, rounded.rates > 0)[1] - told
-            parts = jnp.concatenate([apart, moved], 1)
+            most = jnp.where(space.beta[:, None, None] > 0, w[2], w[0])
+            parts = jnp.concatenate([most - told[0], told[1] - told[0]], 1)
             seen = jnp.square(asked.on_test_points(parts, space.basis)).mean((1, 2))
             return relative(jnp.sqrt(seen.reshape(2, -1).sum(0)))
 
         error = jax.lax.cond(
             error <= allowed, lambda: jnp.maximum(error, estimate()), lambda: error
         )
-    return Found(error, jnp.isfinite(space.diagonal).all(), ritz.indefinite)
+    verdict = Found(error, jnp.isfinite(space.diagonal).all(), modes.ritz.indefinite)
+    return verdict, Part(space.basis, f[0], told[0], far[0])
 
 
 @partial(jax.jit, static_argnums=2)
@@ -117,34 +129,27 @@ def explored(
     allowed: Any,
     depth: Any,
     room: int,
-) -> tuple[Krylov, Modes, Found]:
+) -> tuple[Krylov, Found, Part]:
     space, modes = deepened(product, space, depth, room)
-    return space, modes, found(space, modes, asked, is_start, allowed)
+    return space, *found(space, modes, asked, is_start, allowed)
 
 
 @partial(jax.jit, static_argnums=3)
 def answer(
-    asked: Asked,
-    start_test: Array | None,
-    spaces: list[tuple[Krylov, Ritz]],
-    shape: tuple[int, ...],
+    asked: Asked, start_test: Array | None, parts: list[Part], shape: tuple[int, ...]
 ) -> Any:
     task, t = asked.task, asked.t
-    train: Any = 0.0
+    train: Any = sum(jnp.einsum("otd,odm->tmo", part.f, part.basis) for part in parts)
     test: Any = 0.0
-    far: Any = 1.0
-    for i, (space, ritz) in enumerate(spaces):
-        f, w, far = asked.coefficients(ritz, i == 1, ritz.rates > 0)
-        train = train + jnp.einsum("otd,odm->tmo", f, space.basis)
-        if asked.k_test is not None:
-            test = test + asked.on_test_points(w, space.basis)
+    if asked.k_test is not None:
+        test = sum(asked.on_test_points(part.w, part.basis) for part in parts)
     answers = []
     if asked.start is not None:
         if task.still:
             train = train + task.flat(asked.start, task.shape)[None]
         answers.append(task.restore(train, t, task.shape))
     if start_test is not None:
-        far = jnp.ones_like(far) if task.still else far
+        far = jnp.ones_like(parts[0].far) if task.still else parts[0].far
         test = far[..., None] * task.flat(start_test, shape)[None] + test
         answers.append(task.restore(test, t, shape))
     return answers[0] if len(answers) == 1 else tuple(answers)
