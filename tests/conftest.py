@@ -6,6 +6,12 @@ import jax
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+def pytest_configure(config):
+    """What is not slow is mostly compiled once and run once: XLA and LLVM spend less on it. The slow tests run as users do."""
+    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+
+
 hypothesis.settings.register_profile("ntkdecay", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ntkdecay")
 
