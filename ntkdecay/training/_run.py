@@ -57,7 +57,7 @@ def run(
     def leaves() -> list[np.ndarray]:
         return [plain(leaf)[row_of] for leaf in jax.tree.leaves(states)]
 
-    chunk, last_saved = 1, time.monotonic()
+    chunk, longest, last_saved = 1, int(progress.budget.max()), time.monotonic()
     while progress.running.any():
         choice.adapt()
         now = turn(progress, chunk, _engine.RECORDS)
@@ -76,7 +76,7 @@ def run(
             metrics = {n: np.asarray(a)[row_of[now.rows]] for n, a in measured.metrics.items()}
         seconds = max(time.perf_counter() - begin, 1e-6)
         if not choice.heard(now, seconds):
-            chunk = max(1, int(chunk * min(4.0, CHUNK_SECONDS / seconds)))
+            chunk = int(np.clip(chunk * min(4.0, CHUNK_SECONDS / seconds), 1, longest))
         bar.update(progress.note(now.rows, now.ends, finite, metrics))
         if save and time.monotonic() - last_saved >= save_seconds:
             save(progress, leaves())

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import grid as small
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,6 +177,14 @@ def test_metrics_are_computed_only_where_they_are_recorded(members_per_batch):
     )  # fmt: skip
     jax.effects_barrier()
     assert set(seen) == {0, 300}  # the chunks, of 16 steps at first, end elsewhere too
+
+
+def test_a_long_run_that_is_measured_at_every_step():
+    """64 steps of a call take no time here, so that each next one may be four times as long: but not without end."""
+    cells = {"learning_rate": [0.001], "l2": [0.0], "seed": [0]}
+    found, _ = small.grid(None, 4000, cells, record=np.arange(4001))
+    assert found.sizes["step"] == 4001 and np.isfinite(found["loss"]).all()
+    assert (found["status"] == "done").all()
 
 
 def test_divergence_is_a_status_and_leaves_the_others_alone():
