@@ -1,5 +1,7 @@
 """Theory is checked in float64, broadcasting is always written out, and drawn cases are always the same."""
 
+import os
+
 import hypothesis
 import jax
 
@@ -9,7 +11,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     """What is not slow is mostly compiled once and run once: XLA and LLVM spend less on it. The slow tests run as users do."""
-    jax.config.update("jax_disable_most_optimizations", config.option.markexpr == "not slow")
+    if config.option.markexpr == "not slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for processes that a test starts
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 hypothesis.settings.register_profile("ntkdecay", deadline=None, derandomize=True)

@@ -84,11 +84,21 @@ def member_keys(problem: Problem, data: Data, plan: Plan, device: Any) -> tuple[
     return program, np.array(keys, "S32")
 
 
+COMPILER_OPTIONS = (
+    "jax_disable_most_optimizations",
+    "jax_exec_time_optimization_effort",
+    "jax_memory_fitting_effort",
+    "jax_memory_fitting_level",
+    "jax_optimization_level",
+)
+
+
 def _flags() -> list[str]:
-    """The compiler's flags, but how many devices a CPU is and what is dumped."""
+    """The compiler's flags and JAX's options for it, but how many devices a CPU is and what is dumped."""
     every = " ".join(os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS"))
     aside = ("--xla_force_host_platform_device_count", "--xla_dump")
-    return sorted(flag for flag in every.split() if not flag.startswith(aside))
+    flags = sorted(flag for flag in every.split() if not flag.startswith(aside))
+    return flags + [f"{name}={jax.config.values.get(name)}" for name in COMPILER_OPTIONS]
 
 
 class Found(NamedTuple):

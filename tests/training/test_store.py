@@ -200,6 +200,15 @@ def test_the_key_follows_the_program_the_data_the_cell_and_the_compiler(tmp_path
     assert key() == first
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     assert key() != first
+    monkeypatch.delenv("XLA_FLAGS")
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, not before)
+    try:
+        assert key() != first
+    finally:
+        jax.config.update(name, before)
+    assert key() == first
 
 
 @pytest.mark.parametrize("where", ["loss", "metric", "augment"])
