@@ -131,29 +131,6 @@ def traced_non_negative(value: Any, name: str, meaning: str) -> Any:
     return refuse(number, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}.")
 
 
-def check_non_negative(value: Any, name: str, meaning: str) -> Any:
-    """`value`, refused where negative or NaN."""
-    number = value if is_traced(value) else np.asarray(value)
-    least = (
-        "" if is_traced(value) or not number.size else f", but its smallest entry is {number.min()}"
-    )
-    return refuse(value, ~(number >= 0).all(), f"`{name}` must be >= 0: {meaning}{least}.")
-
-
-def check_origin(l2_from: str) -> None:
-    """What the penalty is measured from."""
-    if l2_from not in ("origin", "init"):
-        raise ValueError(
-            f'`l2_from` is {l2_from!r}; allowed are "origin" (L2 on θ) and "init" (on θ − θ_0).'
-        )
-
-
-def check_reduction(reduction: str) -> None:
-    """How the loss adds up."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f'`reduction` is {reduction!r}; allowed are "mean" and "sum".')
-
-
 def check_request(fx_train_0: Any, fx_test_0: Any, k_test_train: Any) -> None:
     """Something must be asked for, and test points need their kernel."""
     if fx_train_0 is None and fx_test_0 is None:
@@ -234,12 +211,6 @@ def refuse_shape(value: Array, shape: tuple[int, ...], name: str) -> None:
         raise ValueError(
             f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}."
         )
-
-
-def check_shape(value: Array, shape: tuple[int, ...], name: str) -> Array:
-    """`value` broadcast from a scalar, or of exactly `shape`."""
-    refuse_shape(value, shape, name)
-    return jnp.broadcast_to(value, shape)
 
 
 def as_matrix(kernel: Array) -> Array:

@@ -40,6 +40,11 @@ class Krylov(NamedTuple):
         return jnp.where(last | (self.coupling <= rounding), self.coupling, 0.0)
 
     @property
+    def inner(self) -> Array:
+        """The couplings that T has, (o, capacity + 1)."""
+        return self.coupling - self.left_out
+
+    @property
     def beta(self) -> Array:
         """β, (o,): 0 where the space is exhausted."""
         beta = self.coupling[:, self.depth - 1]
@@ -50,7 +55,7 @@ class Krylov(NamedTuple):
         return Modes(ritz, self._rounded(ritz), self._widest(ritz))
 
     def _ritz(self) -> "Ritz":
-        return self._eigh(self.diagonal, self.coupling - self.left_out)
+        return self._eigh(self.diagonal, self.inner)
 
     def _widest(self, ritz: "Ritz") -> "Ritz":
         r"""The modes of T with one row more, which makes its least eigenvalue 0: Gauss-Radau quadrature's matrix.
@@ -62,7 +67,7 @@ class Krylov(NamedTuple):
         floor = negligible(ritz.rates.max(1, keepdims=True), self.basis.shape[-1])
         inverse = ritz.vectors[:, self.depth - 1] ** 2 / jnp.maximum(ritz.rates, floor)
         corner = jnp.where(self.beta > 0, self.beta**2 * inverse.sum(1), 0.0)
-        inner = (self.coupling - self.left_out).at[:, self.depth - 1].set(self.beta)
+        inner = self.inner.at[:, self.depth - 1].set(self.beta)
         return self._eigh(self.diagonal.at[:, self.depth].set(corner), inner)
 
     def _rounded(self, ritz: "Ritz") -> "Ritz":
@@ -72,9 +77,7 @@ class Krylov(NamedTuple):
         inside = jnp.arange(p) < self.depth
         noise = jnp.where(inside[:, None] & inside[None], noise + noise.T, 0.0)
         size = jnp.finfo(noise.dtype).eps * ritz.rates.max(1) / (2 * jnp.sqrt(1.0 * self.depth))
-        return self._eigh(
-            self.diagonal, self.coupling - self.left_out, size[:, None, None] * noise[None]
-        )
+        return self._eigh(self.diagonal, self.inner, size[:, None, None] * noise[None])
 
     def _eigh(self, diagonal: Array, coupling: Array, moved: Any = 0.0) -> "Ritz":
         def tridiagonal(diagonal: Array, coupling: Array) -> Array:
