@@ -6,7 +6,7 @@ t_* = c'/(ηλ) for plain SGD, a line of slope −1 in logarithms.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -73,6 +73,15 @@ def time_to_best(
     )
 
 
+def peaked(grid: xr.Dataset, within: float = WITHIN) -> xr.DataArray:
+    """t_* of the runs that made at least twice as many steps; NaN of others, whose peak may be still to come.
+
+    Without this a grid whose runs have c'/(ηλ) steps would find t_* ∝ 1/(ηλ) where accuracy rises to the end.
+    """
+    times = time_to_best(grid, within)
+    return times.where(2 * times <= grid["last_step"])
+
+
 def time_to_reach(grid: xr.Dataset, level: float, name: str = "accuracy") -> xr.DataArray:
     """The first recorded step at which `name` is `level` or more; NaN where it never is."""
     return grid["step"].where(grid[name] >= level).min("step")
@@ -94,6 +103,28 @@ def slopes(times: xr.DataArray, along: str, least: int = 3) -> xr.DataArray:
     return ((x * t).sum(along) / (x**2).sum(along)).where(usable.sum(along) >= least)
 
 
+def averaged(grid: xr.Dataset) -> xr.Dataset:
+    """A grid over seeds as one of mean curves, which end with the first of their seeds.
+
+    `error` is the standard error of the mean test accuracy over seeds, 0 of a single one.
+    """
+    curves = [str(name) for name, values in grid.data_vars.items() if "step" in values.dims]
+    found = grid[curves].mean("seed", skipna=False)
+    count = grid.sizes["seed"]
+    spread = grid["test_accuracy"].std("seed", ddof=min(1, count - 1))
+    found["error"] = (spread / np.sqrt(count)).fillna(0.0)
+    found["last_step"] = grid["last_step"].min("seed")
+    first = grid["status"].isel(seed=0, drop=True)
+    found["status"] = xr.where((grid["status"] == first).all("seed"), first, "diverged")
+    return found
+
+
+def error(grid: xr.Dataset, budget: float = np.inf) -> xr.DataArray:
+    """The standard error of `best`."""
+    accuracy = grid["test_accuracy"].where(grid["step"] <= budget)
+    return grid["error"].where(accuracy == accuracy.max("step")).max("step").fillna(0.0)
+
+
 class Spread(NamedTuple):
     """Several numbers in brief; as text "−0.98 (−1.10 to −0.91, 4 lines)"."""
 
@@ -102,7 +133,13 @@ class Spread(NamedTuple):
     high: float
     count: int
 
+    def near(self, value: float, tolerance: float) -> bool | None:
+        """Whether the median is; None of nothing."""
+        return abs(self.median - value) < tolerance if self.count else None
+
     def __str__(self) -> str:
+        if not self.count:
+            return "too few runs that end late enough"
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, {self.count} lines)".replace(
             "-", "−"
         )
@@ -120,6 +157,26 @@ def smallest_decade(accuracy: xr.DataArray) -> xr.DataArray:
     """The part of a grid with λ > 0 in the lowest decade for which there are numbers, for each line of the others."""
     l2 = accuracy["l2"].where(accuracy.notnull() & (accuracy["l2"] > 0))
     return accuracy.where(l2 <= 10 * l2.min("l2") * (1 + 1e-6))
+
+
+def ahead(difference: float, error: float = 0.0, least: float = 0.0) -> bool | None:
+    """Whether a difference is more than `least`; None where it is within two standard errors of that."""
+    if error > 0 and abs(difference - least) <= 2 * error:
+        return None
+    return bool(difference > least)
+
+
+def every(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False where one does not, None where none fails but one, or all, cannot be decided."""
+    found = list(verdicts)
+    if False in found:
+        return False
+    return None if None in found or not found else True
+
+
+def percent(difference: float, error: float = 0.0) -> str:
+    """A difference of accuracies: "+0.38 ± 0.05 %"."""
+    return f"{100 * difference:+.2f}" + (f" ± {100 * error:.2f}" if error > 0 else "") + " %"
 
 
 def plain(array: xr.DataArray) -> dict:
@@ -146,6 +203,8 @@ class Setup:
     """Epochs × η × λ of every run with λ > 0."""
     most_epochs: report.Unlimited = np.inf
     """Runs with λ > 0 that need more epochs are left out."""
+    uncut: tuple[tuple[report.Positive, report.Positive], ...] = ()
+    """η and λ of runs that are not."""
     zero_epochs: report.NonNegative = 0.0
     """Epochs of the runs with λ = 0."""
     zero_over_rate: bool = True
@@ -154,12 +213,20 @@ class Setup:
     """Samples of a step; none: all."""
     image_size: report.Whole = 0
     """Pixels a side that images are enlarged to; 0: as they are."""
+    seeds: report.Count = 1
+    """Initializations: curves are their means."""
     record: report.Count = 40
     """Measurements of a run, spaced geometrically."""
     members_per_batch: report.Count | None = None
     """Runs side by side; none: measured."""
     eval_batch_size: report.Count | None = None
     """Samples that are measured at a time; none: all."""
+
+    @property
+    def words(self) -> str:
+        """The data in words."""
+        seeds = f", {self.seeds} seeds" if self.seeds > 1 else ""
+        return f"{self.data}, {self.samples} training and {self.test_samples} test samples{seeds}"
 
     def check_rate(self, name: str, rate: float) -> None:
         """The η of one panel is one of the grid's.
@@ -181,7 +248,8 @@ class Setup:
         if l2 == 0:
             return self.zero_epochs / learning_rate if self.zero_over_rate else self.zero_epochs
         epochs = self.budget / (learning_rate * l2)
-        return epochs if epochs <= self.most_epochs * (1 + 1e-6) else 0.0
+        kept = (learning_rate, l2) in self.uncut or epochs <= self.most_epochs * (1 + 1e-6)
+        return epochs if kept else 0.0
 
 
 def run(
@@ -194,16 +262,20 @@ def run(
         learning_rate
     ),
 ) -> xr.Dataset:
-    """Every η and λ of a setup from the same initialization, by SGD without momentum if not said otherwise."""
+    """Every η and λ of a setup from the same initializations, by SGD without momentum if not said otherwise."""
     x, y, x_test, y_test = images(
         options, setup.data, setup.samples, setup.test_samples, setup.image_size
     )
-    return training.sweep(
+    grid = training.sweep(
         lambda key: network.init(key, x),
         network.apply,
         loss,
         optimizer,
-        {"learning_rate": setup.learning_rates, "l2": setup.l2},
+        {
+            "learning_rate": setup.learning_rates,
+            "l2": setup.l2,
+            "seed": np.arange(setup.seeds),
+        },
         x,
         y,
         steps=lambda learning_rate, l2: setup.epoch * setup.epochs(learning_rate, l2),
@@ -217,3 +289,4 @@ def run(
         store=options.store,
         progress=progress,
     )
+    return averaged(grid)

@@ -66,6 +66,42 @@ class Options(report.Options):
     """Budgets of (f)."""
 
 
+DESK = Options(
+    fc=Setup(
+        data="mnist",
+        samples=512,
+        test_samples=10_000,
+        learning_rates=(0.15, 0.5, 1.5, 4.0),
+        l2=(0, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1),
+        budget=2.0,
+        most_epochs=25_000,
+        zero_epochs=25_000,
+        zero_over_rate=False,
+        seeds=3,
+        members_per_batch=1,
+    ),
+    fc_widths=(128, 128, 128),
+    fc_rate=0.15,
+    fc_epochs=(300, 1000, 5000),
+    wrn=Setup(
+        data="digits",
+        samples=512,
+        test_samples=1285,
+        learning_rates=(1.0, 2.0, 4.0),
+        l2=(0, 2.5e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2),
+        budget=0.5,
+        most_epochs=500,
+        zero_epochs=500,
+        zero_over_rate=False,
+        batch_size=64,
+        seeds=3,
+        record=25,
+        members_per_batch=1,
+    ),
+    wrn_rate=2.0,
+    wrn_epochs=(10, 30, 100),
+)
+"""MNIST and a narrower network, whose largest η is the larger; the residual network has digits, which are 12 times cheaper."""
 PAPER = Options(
     fc=Setup(
         data="mnist",
@@ -106,6 +142,7 @@ PAPER = Options(
         l2=(0, 1.5625e-5, 6.25e-5, 1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 0.016),
         budget=0.1,
         most_epochs=4000,
+        uncut=((0.2, 6.25e-5),),
         zero_epochs=10_000,
         zero_over_rate=False,
         batch_size=1024,
@@ -124,7 +161,8 @@ def main(options: Options) -> None:
     options.fc.check_rate("--fc-rate", options.fc_rate)
     options.wrn.check_rate("--wrn-rate", options.wrn_rate)
     wrn_name = f"WRN {options.wrn_depth}-{options.wrn_width}"
-    words = f"{options.fc.data}, {options.fc.samples} samples (FC); {options.wrn.data}, {options.wrn.samples} samples ({wrn_name})"
+    fc_name = f"FC {' × '.join(map(str, options.fc_widths))}"
+    words = f"{options.fc.words}, {fc_name}; {options.wrn.words}, {wrn_name}"
     outs = {name: report.Report("l2", name, options, data=words) for name in ("fig2", "s1", "s6")}
     fc = run(options.fc, networks.fully_connected(options.fc_widths), options, "FC")
     wide_resnet = networks.wide_resnet(options.wrn_depth, options.wrn_width)
@@ -178,7 +216,7 @@ def trained(ax, out: report.Report, grid: xr.Dataset, setup: Setup, name: str) -
         f"{name}: the time to training accuracy 1 scales like 1/η at small η",
         expected="slope of log t against log η −1 ± 0.2 in the smaller half of η, median over λ",
         measured=f"{found}",
-        holds=abs(found.median + 1) < 0.2,
+        holds=found.near(-1, 0.2),
     )
     factor = spread(times.max("l2") / times.min("l2"))
     decades = spread(
@@ -188,9 +226,9 @@ def trained(ax, out: report.Report, grid: xr.Dataset, setup: Setup, name: str) -
         f"{name}: it depends very mildly on λ",
         expected="within a factor 2 at every η, λ = 0 included",
         measured=f"a factor {factor.high:.2f} at most, over {decades.high - decades.low:.1f} decades of λ",
-        holds=factor.high < 2,
+        holds=factor.high < 2 if factor.count else None,
     )
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)

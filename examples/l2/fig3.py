@@ -50,6 +50,30 @@ class Options(report.Options):
     """Side of the pooling windows."""
 
 
+DESK_PLAIN = Setup(
+    data="mnist",
+    samples=512,
+    test_samples=10_000,
+    learning_rates=(0.5,),
+    l2=(0.0, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2),
+    budget=0.1,
+    zero_epochs=500,
+    batch_size=32,
+    seeds=3,
+    record=20,
+    members_per_batch=1,
+    eval_batch_size=500,
+)
+DESK = Options(
+    plain=DESK_PLAIN,
+    normalized=dataclasses.replace(
+        DESK_PLAIN,
+        learning_rates=(1.0,),
+        l2=(0.0, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2),
+        budget=0.25,
+    ),
+)
+"""MNIST, with a twentieth of the channels."""
 PAPER_PLAIN = Setup(
     data="cifar10",
     samples=50_000,
@@ -74,7 +98,7 @@ PAPER = Options(
 
 def main(options: Options) -> None:
     """Figure 3 and S6 for CNNs: t_* and the best test accuracy over λ."""
-    words = f"{options.plain.data}, {options.plain.samples} samples"
+    words = f"{options.plain.words}, {options.filters} filters"
     out = report.Report("l2", "fig3", options, data=words)
     curves = report.Report("l2", "s6_cnn", options, data=words)
     figure, axes = plt.subplots(2, 3, figsize=(16, 9), layout="constrained")
@@ -93,4 +117,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)

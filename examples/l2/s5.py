@@ -9,10 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 import xarray as xr
-from _panels import ticks
-from _sweeps import Setup, best, colors, final, plain, run, time_to_reach
+from _panels import PEAKED, ticks
+from _sweeps import Setup, best, colors, every, final, peaked, plain, run, time_to_reach
 
 from ntkdecay import networks, report
 
@@ -41,6 +40,22 @@ class Options(report.Options):
     """η of (c)."""
 
 
+DESK = Options(
+    fc=Setup(
+        data="mnist",
+        samples=512,
+        test_samples=10_000,
+        learning_rates=(0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
+        l2=(0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1),
+        budget=1.0,
+        most_epochs=20_000,
+        zero_epochs=5000,
+        zero_over_rate=False,
+        seeds=3,
+        members_per_batch=1,
+    ),
+    widths=(128, 128, 128),
+)
 PAPER = Options(
     fc=Setup(
         data="mnist",
@@ -66,12 +81,13 @@ def main(options: Options) -> None:
     """Figure S5: test accuracy against η, at training accuracy 1 and after training with L2."""
     setup = options.fc
     setup.check_rate("--rate", options.rate)
-    out = report.Report("l2", "s5", options, data=f"{setup.data}, {setup.samples} samples")
+    words = f"{setup.words}, FC {' × '.join(map(str, options.widths))}"
+    out = report.Report("l2", "s5", options, data=words)
     network = networks.fully_connected(options.widths)
     grid = run(setup, network, options, "FC", squared_error)
     trained = grid["step"] == time_to_reach(grid, 1.0)
     at_one, evolved = grid["test_accuracy"].where(trained).max("step"), best(grid)
-    evolved = evolved.where(grid["status"] == "done")
+    evolved = evolved.where((grid["status"] == "done") & peaked(grid).notnull())
     out.numbers |= {
         "test accuracy at training accuracy 1": plain(at_one),
         "best test accuracy": plain(evolved),
@@ -102,7 +118,7 @@ def against_rate(ax, accuracy: xr.DataArray, title: str) -> None:
 
 def flattening(out: report.Report, at_one: xr.DataArray, evolved: xr.DataArray) -> None:
     """Ranges over η, where the network reaches training accuracy 1."""
-    both = at_one.notnull() & (at_one["l2"] > 0)
+    both = at_one.notnull() & evolved.notnull() & (at_one["l2"] > 0)
     # the smallest λ that was run at every η that trains
     ran = both.sum("learning_rate")
     l2 = float(ran["l2"][ran == ran.max()][0])
@@ -112,13 +128,14 @@ def flattening(out: report.Report, at_one: xr.DataArray, evolved: xr.DataArray) 
         "stopped at training accuracy 1, performance depends on the learning rate",
         expected=f"more than 1 % between the best and the worst η (λ = {l2:g})",
         measured=f"{first:.1f} %, over {int(ran.max())} values of η",
-        holds=first > 1,
+        holds=first > 1 if ran.max() > 1 else None,
     )
     out.claim(
         "trained on with L2, it no longer does",
         expected="less than half of that range between the best test accuracies",
         measured=f"{last:.1f} %",
-        holds=last < first / 2,
+        holds=last < first / 2 if ran.max() > 1 else None,
+        revised=PEAKED,
     )
 
 
@@ -134,18 +151,22 @@ def loss_minimum(ax, out: report.Report, grid: xr.Dataset, options: Options) -> 
         title=f"(c) η = {options.rate:g}",
     )
     ax.legend(fontsize="small")
-    rise = final(grid, "loss").sel(learning_rate=options.rate) / here.min("step")
-    rise = rise[1:].dropna("l2")
+    run = grid.sel(learning_rate=options.rate)
+    rise = (final(run, "loss") / here.min("step"))[1:].dropna("l2")
+    lowest = here["step"].where(here == here.min("step")).min("step")
+    early = (2 * lowest <= run["last_step"]).sel(l2=rise["l2"])
     out.numbers["loss at the end / at its minimum"] = plain(rise)
+    shown = [(float(l2), float(r), bool(e)) for l2, r, e in zip(rise["l2"], rise, early, strict=True)]  # fmt: skip
     out.claim(
         "the training loss has a minimum, after which it increases",
-        expected="at the end 10 % and more above its minimum, for most λ",
+        expected="at the end 10 % and more above its minimum, at every λ whose minimum is in the first half of its run",
         measured=", ".join(
-            f"{r:.2f} at λ = {l2:g}" for l2, r in zip(rise["l2"].values, rise.values, strict=True)
+            f"{r:.2f} at λ = {l2:g}" + ("" if e else " (late)") for l2, r, e in shown
         ),
-        holds=float(np.mean(rise > 1.1)) > 0.5,
+        holds=every(r > 1.1 for _, r, e in shown if e),
+        revised="a minimum in the second half of the run may be followed by a rise that it does not see",
     )
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)
