@@ -203,8 +203,8 @@ class Setup:
     """Epochs × η × λ of every run with λ > 0."""
     most_epochs: report.Unlimited = np.inf
     """Runs with λ > 0 that need more epochs are left out."""
-    uncut: tuple[tuple[report.Positive, report.Positive], ...] = ()
-    """η and λ of runs that are not."""
+    uncut: tuple[report.Positive, report.Positive] | None = None
+    """η and λ of one that is not."""
     zero_epochs: report.NonNegative = 0.0
     """Epochs of the runs with λ = 0."""
     zero_over_rate: bool = True
@@ -248,7 +248,7 @@ class Setup:
         if l2 == 0:
             return self.zero_epochs / learning_rate if self.zero_over_rate else self.zero_epochs
         epochs = self.budget / (learning_rate * l2)
-        kept = (learning_rate, l2) in self.uncut or epochs <= self.most_epochs * (1 + 1e-6)
+        kept = (learning_rate, l2) == self.uncut or epochs <= self.most_epochs * (1 + 1e-6)
         return epochs if kept else 0.0
 
 
