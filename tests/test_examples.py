@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import matplotlib
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
@@ -50,6 +51,53 @@ def test_time_to_best_is_the_first_step_within_half_a_percent():
     np.testing.assert_array_equal(
         _sweeps.time_to_best(record(TIMES), within=0), np.round(TIMES + 1e-9)
     )
+
+
+def test_a_peak_counts_where_the_run_goes_on_for_as_long_again():
+    t = xr.DataArray(TIMES, dims=("learning_rate", "l2"))
+    found = _sweeps.peaked(record(t))
+    expected = np.where(2 * np.ceil(TIMES * (0.895 / 0.9)) <= 1000, np.ceil(TIMES * (0.895 / 0.9)), np.nan)  # fmt: skip
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(expected).sum() == 3
+
+
+def seeds(*accuracies, last=(2, 2)):
+    """Two steps after the start of runs of one cell."""
+    grid = xr.Dataset(
+        {
+            "test_accuracy": (("seed", "step"), np.array(accuracies)),
+            "last_step": ("seed", np.array(last)),
+            "status": ("seed", np.where(np.array(last) == 2, "done", "diverged")),
+        },
+        {"step": [0, 1, 2]},
+    )
+    return _sweeps.averaged(grid)
+
+
+def test_a_mean_over_seeds_has_a_standard_error_and_ends_with_the_first_of_them():
+    grid = seeds([0.1, 0.8, 0.7], [0.1, 0.9, 0.5])
+    np.testing.assert_allclose(grid["test_accuracy"], [0.1, 0.85, 0.6])
+    np.testing.assert_allclose(_sweeps.error(grid), 0.05)  # 0.1/√2 is the deviation of two
+    np.testing.assert_allclose(_sweeps.error(grid, 0), 0, atol=1e-15)
+    assert grid["status"] == "done"
+    grid = seeds([0.1, 0.8, 0.7], [0.1, 0.9, np.nan], last=(2, 1))
+    assert grid["last_step"] == 1 and grid["status"] == "diverged"
+    assert np.isnan(grid["test_accuracy"][2]) and _sweeps.best(grid) == pytest.approx(0.85)
+    alone = seeds([0.1, 0.8, 0.7], last=(2,))
+    assert _sweeps.error(alone) == 0 and _sweeps.best(alone) == 0.8
+
+
+def test_a_difference_within_two_standard_errors_decides_nothing():
+    assert _sweeps.ahead(0.03, 0.01) is True and _sweeps.ahead(-0.03, 0.01) is False
+    assert _sweeps.ahead(0.02, 0.01) is None and _sweeps.ahead(-0.02, 0.01) is None
+    assert _sweeps.ahead(0.001) is True and _sweeps.ahead(0.0) is False
+    assert _sweeps.ahead(0.03, 0.01, least=0.04) is None
+    assert _sweeps.every([True, None, False]) is False
+    assert _sweeps.every([True, None]) is None and _sweeps.every([]) is None
+    assert _sweeps.every([True, True]) is True
+    nothing = _sweeps.spread(np.array([np.nan]))
+    assert nothing.near(-1, 0.2) is None and "too few" in str(nothing)
+    assert _sweeps.spread(np.array([-0.9, -1.1])).near(-1, 0.2) is True
 
 
 def test_best_within_a_budget_counts_no_later_step():
@@ -185,7 +233,11 @@ def test_tuned_finds_the_best_l2_of_each_budget_and_those_within_a_thousandth():
     l2, step = [0.01, 0.02, 0.1], np.array([0, 10, 100])
     accuracy = np.array([[0.1, 0.2, 0.9], [0.1, 0.5, 0.8995], [0.1, 0.4995, 0.6]])
     grid = xr.Dataset(
-        {"test_accuracy": (("l2", "step"), accuracy), "last_step": ("l2", [100, 100, 100])},
+        {
+            "test_accuracy": (("l2", "step"), accuracy),
+            "error": (("l2", "step"), 0.01 * accuracy),
+            "last_step": ("l2", [100, 100, 100]),
+        },
         {"l2": l2, "step": step},
     )
     options = wrn.Tuning(samples=5, batch_size=1, budgets=(2, 20))
@@ -194,8 +246,40 @@ def test_tuned_finds_the_best_l2_of_each_budget_and_those_within_a_thousandth():
     np.testing.assert_array_equal(found["l2_best"], [0.02, 0.01])
     np.testing.assert_array_equal(found["l2_low"], [0.02, 0.01])
     np.testing.assert_array_equal(found["l2_high"], [0.1, 0.02])
+    np.testing.assert_allclose(found["error"], [0.005, 0.009])
+    np.testing.assert_allclose(wrn.off(found, np.array([0.05, 0.2])), [1, 10])
+    assert wrn.of_order(found, np.array([0.05, 0.1])) is True
+    assert wrn.of_order(found, np.array([0.05, 0.2])) is None  # outside of the grid
+    wide = found.assign_coords(l2=[0.01, 0.02, 0.5])
+    assert wrn.of_order(wide, np.array([0.05, 0.2])) is False
     short = grid.isel(l2=[1]).assign(test_accuracy=(("l2", "step"), [[0.95, 0.9, 0.5]]))
     assert wrn.coefficient(options, short) == 0.02 * 10 / 5  # the start is no peak
+
+
+def test_batch_normalization_over_groups_is_that_of_devices_that_share_a_batch():
+    wrn, normalized = script("_wrn"), script("_normalized")
+    network = normalized.fully_connected((6,), outputs=3)
+    x = jax.random.normal(jax.random.key(0), (8, 2, 2, 1))
+    params = network.init(jax.random.key(1), x)
+    grouped = wrn.in_groups(network, 4).apply(params, x)
+    apart = np.concatenate([network.apply(params, x[:4]), network.apply(params, x[4:])])
+    np.testing.assert_allclose(grouped, apart, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(grouped, network.apply(params, x), atol=1e-2)
+    shifted = [params[0] | {"kernel": 7 * params[0]["kernel"]}, params[1]]
+    np.testing.assert_allclose(network.apply(shifted, x), network.apply(params, x), atol=1e-3)
+
+
+def test_auto_l2_starts_at_what_shrinks_the_weights_as_fast_as_in_the_paper():
+    wrn = script("_wrn")
+    for options in ({}, wrn.DESK, wrn.PAPER):
+        setting = wrn.Setting(**options)
+        unit = setting.learning_rate / (1 - setting.momentum)
+        optimizer = script("_auto_l2").auto(unit=unit)(0.2)
+        state = optimizer.init(np.ones(1, np.float32))
+        l2 = optax.tree.get(state, "l2")
+        np.testing.assert_allclose(l2 * unit, 0.2, rtol=1e-6)
+        if options:
+            np.testing.assert_allclose(l2, 0.1, rtol=1e-6)
 
 
 WRN = dict(samples=32, test_samples=16, batch_size=16, eval_batch_size=16, record=3)
@@ -206,6 +290,12 @@ TUNING = WRN | dict(l2=(0.01, 0.1), budgets=(2, 4), large_l2=0.2, short_epochs=1
 def test_fig1_writes_its_pictures_and_claims(tmp_path):
     sizes = dict(scheduled_l2=(0.05, 0.1), fixed_epochs=1.0, auto_epochs=4.0)
     run_tiny("fig1", tmp_path, ["s9", "fig1"], **TUNING, **sizes)
+
+
+def test_fig1_writes_its_pictures_and_claims_of_a_fully_connected_network(tmp_path):
+    fc = TUNING | dict(network="FC", widths=(8,), seeds=2, per_device=8)
+    sizes = dict(scheduled_l2=(0.05, 0.1), fixed_epochs=1.0, auto_epochs=4.0)
+    run_tiny("fig1", tmp_path, ["s9", "fig1"], **fc, **sizes)
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ def fully_connected(
         return [
             {
                 "kernel": w_std * jax.random.normal(one, (i, o)) / np.sqrt(i),
-                "scale": jnp.ones(o),
-                "bias": jnp.zeros(o),
+                "scale": jnp.ones((1, o)),
+                "bias": jnp.zeros((1, o)),
             }
             for one, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]

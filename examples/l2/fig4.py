@@ -9,11 +9,15 @@ import dataclasses
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from _panels import constant
-from _sweeps import best, colors, plain, slopes, time_to_best
-from _wrn import PAPER_TUNING, Tuning, coefficient, tuned, tuning
+from _panels import PEAKED, constant
+from _sweeps import best, colors, peaked, plain, slopes, spread, time_to_best
+from _wrn import DESK_TUNING, PAPER_TUNING, Tuning, coefficient, of_order, off, tuned, tuning
 
 from ntkdecay import optimizers, report
+
+PLATEAU = (
+    "the λ within 0.1 % of the best are the paper's error bars; one arg max of a plateau is chance"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Options(Tuning):
     """Sizes of the experiment."""
 
 
+DESK = Options(**DESK_TUNING)
 PAPER = Options(**PAPER_TUNING)
 
 
@@ -48,12 +53,6 @@ def main(options: Options) -> None:
         outs[name].save(figure)
 
 
-def peaked(options: Options, grid: xr.Dataset) -> xr.DataArray:
-    """t_* in epochs, NaN for runs that end before twice that: their peak may be still to come."""
-    times = time_to_best(grid)
-    return times.where(2 * times <= grid["last_step"]) / options.epoch
-
-
 def measurement(ax, out: report.Report, options: Options, short, grid, c: float) -> None:
     """(a): test accuracy of the short run against λ × epochs."""
     run = short.isel(l2=0).dropna("step")
@@ -65,7 +64,7 @@ def measurement(ax, out: report.Report, options: Options, short, grid, c: float)
         title=f"(a) λ = {options.large_l2:g}, {options.short_epochs:g} epochs",
     )
     ax.legend()
-    each = (peaked(options, grid) * grid["l2"]).dropna("l2")
+    each = (peaked(grid) / options.epoch * grid["l2"]).dropna("l2")
     out.numbers |= {"c": c, "c in steps": c * options.epoch, "λ t_* of the long runs": plain(each)}
     out.claim(
         "c is the same for small λ within a factor of about 2",
@@ -87,19 +86,20 @@ def against_tuned(ax, out: report.Report, options: Options, found: xr.Dataset, c
     ax.fill_between(ends, ends / 10, ends * 10, color="grey", alpha=0.15, label="a factor 10")
     ax.set(xscale="log", yscale="log", xlabel="λ = c/T", ylabel="tuned λ", title="(b) budgets T")
     ax.legend()
-    ratio = predicted / l2
+    factors = off(found, predicted)
     out.numbers["budgets"] = {"epochs": options.budgets, "c/T": predicted, "tuned": l2, "tuned, lowest": low, "tuned, highest": high}  # fmt: skip
     out.claim(
         "the tuned λ is within an order of magnitude of c/T",
-        expected="(c/T)/tuned between 0.1 and 10 at every budget",
-        measured=", ".join(f"{one:.2g} at T = {T:g}" for one, T in zip(ratio, options.budgets, strict=True)),
-        holds=bool(np.all((ratio > 0.1) & (ratio < 10))),
+        expected="a factor between 0.1 and 10 from c/T to the λ within 0.1 % of the best, at every budget",
+        measured=", ".join(f"{one:.2g} at T = {T:g}" for one, T in zip(factors, options.budgets, strict=True)),
+        holds=of_order(found, predicted),
+        revised=PLATEAU,
     )  # fmt: skip
 
 
 def fixed_rate(axes, out: report.Report, options: Options, grid: xr.Dataset) -> None:
     """S2: when accuracy peaks and how high, against λ, at the one η."""
-    times, accuracy = peaked(options, grid), best(grid)
+    times, accuracy = peaked(grid) / options.epoch, best(grid)
     axes[0].loglog(grid["l2"], time_to_best(grid) / options.epoch, "o", mfc="none", color="C0", label="all runs")  # fmt: skip
     axes[0].loglog(grid["l2"], times, "o", color="C0", label="peaked in the first half")
     level = float((times * grid["l2"]).median())
@@ -109,19 +109,22 @@ def fixed_rate(axes, out: report.Report, options: Options, grid: xr.Dataset) -> 
     axes[1].set(xlabel="λ", ylabel="best test accuracy", title=f"{options.budgets[-1]:g} epochs")
     axes[0].legend(fontsize="small")
     out.numbers |= {"epochs to the best": plain(times), "best test accuracy": plain(accuracy)}
-    slope = float(slopes(times, "l2"))
+    slope = spread(slopes(times, "l2"))
     out.claim(
         "t_* is proportional to 1/λ with momentum and augmentation too",
         expected="slope of log t_* against log λ −1 ± 0.2, of the runs that peaked in their first half",
-        measured=f"{slope:.2f} of {int(times.notnull().sum())} runs".replace("-", "−"),
-        holds=abs(slope + 1) < 0.2,
+        measured=f"{slope}; {int(times.notnull().sum())} runs",
+        holds=slope.near(-1, 0.2),
     )
-    constant(out, "the best accuracy is constant at small λ", accuracy, 0.01)
+    ended = accuracy.where(times.notnull())
+    constant(out, "the best accuracy is constant at small λ", ended, 0.01, PEAKED)
 
 
 def in_budgets(ax, out: report.Report, options: Options, found: xr.Dataset, c: float) -> None:
     """S3, S4: the best accuracy in each budget against λ, and λ = c/T dashed."""
-    ratios, lost = [], []
+    lost = []
+    every_one = optimizers.optimal_l2(c, np.array(options.budgets))
+    factors = off(found, every_one)
     for color, T in zip(colors(len(options.budgets)), options.budgets, strict=True):
         here, predicted = found.sel(epochs=T), optimizers.optimal_l2(c, T)
         ax.semilogx(here["l2"], here["accuracy"], color=color, marker=".", label=f"{T:g} epochs")
@@ -129,22 +132,22 @@ def in_budgets(ax, out: report.Report, options: Options, found: xr.Dataset, c: f
         nearest = here["accuracy"].isel(
             l2=int(np.argmin(np.abs(np.log(here["l2"].to_numpy() / predicted))))
         )
-        ratios.append(predicted / float(here["l2_best"]))
         lost.append(float(here["best"] - nearest))
     ax.set(
         xlabel="λ (dashed: c/T)", ylabel="best test accuracy in the budget", title=f"c = {c:.2g}"
     )
     ax.legend(fontsize="small")
-    out.numbers |= {"c": c, "predicted / tuned": ratios, "accuracy lost at the λ nearest to c/T": lost}  # fmt: skip
+    out.numbers |= {"c": c, "factor to the λ within 0.1 %": factors, "accuracy lost at the λ nearest to c/T": lost}  # fmt: skip
     out.numbers["accuracy"] = plain(found["accuracy"])
     out.claim(
         "c/T is the optimal λ within an order of magnitude",
-        expected="predicted / tuned between 0.1 and 10 at every budget",
-        measured=f"{min(ratios):.2g} to {max(ratios):.2g}, median {np.median(ratios):.2g}; "
+        expected="a factor between 0.1 and 10 from the predicted λ to those within 0.1 % of the best, at every budget",
+        measured=f"{factors.min():.2g} to {factors.max():.2g}, median {np.median(factors):.2g}; "
         f"at most {100 * max(lost):.1f} % lost",
-        holds=min(ratios) > 0.1 and max(ratios) < 10,
+        holds=of_order(found, every_one),
+        revised=PLATEAU,
     )
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)

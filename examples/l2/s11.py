@@ -7,9 +7,10 @@ import dataclasses
 from typing import Literal
 
 import matplotlib.pyplot as plt
+import numpy as np
 import optax
 from _auto_l2 import METRICS, auto, claims, curves, numbers
-from _sweeps import images, softmax_loss
+from _sweeps import averaged, images, softmax_loss
 
 from ntkdecay import datasets, networks, report, training
 
@@ -34,8 +35,10 @@ class Case:
     """How long each run is."""
     batch_size: report.Count | None = None
     """Samples of a step; none: all."""
-    start: tuple[report.Positive, ...] = (0.1,)
-    """λ that AutoL2 starts from: the paper's 0.1, and with a larger η one of the paper's ηλ."""
+    start: tuple[report.Positive, ...] = (0.015,)
+    """ηλ that AutoL2 starts from: the paper's is 0.015 for FC and 0.001 for the CNNs, of λ = 0.1."""
+    seeds: report.Count = 1
+    """Initializations: curves are their means."""
 
     @property
     def epoch(self) -> int:
@@ -45,6 +48,7 @@ class Case:
 
 FC_L2 = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 CNN_L2 = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+CNN_START = (0.001,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +56,9 @@ class Options(report.Options):
     """Sizes of the experiment."""
 
     cases: tuple[Case, ...] = (
-        Case("FC", "digits", 128, 1669, 8.0, FC_L2, 2000, start=(0.1, 0.01, 0.002)),
-        Case("CNN", "digits", 128, 640, 1.0, CNN_L2, 200, 32, start=(0.1, 0.01, 0.001)),
-        Case("CNN with BN", "digits", 128, 640, 1.0, CNN_L2, 200, 32, start=(0.1, 0.01, 0.001)),
+        Case("FC", "digits", 128, 1669, 8.0, FC_L2, 2000),
+        Case("CNN", "digits", 128, 640, 1.0, CNN_L2, 200, 32, CNN_START),
+        Case("CNN with BN", "digits", 128, 640, 1.0, CNN_L2, 200, 32, CNN_START),
     )
     """The networks."""
     widths: tuple[report.Count, ...] = (256, 256, 256)
@@ -71,11 +75,19 @@ class Options(report.Options):
     """Samples that are measured at a time."""
 
 
+DESK = Options(
+    cases=(Case("FC", "mnist", 512, 10_000, 4.0, (1e-5, *FC_L2), 10_000, seeds=3),),
+    widths=(128, 128, 128),
+    eval_batch_size=10_000,
+)
+"""At width 128 η = 4 is what η = 0.25 is at the paper's 2048; the CNNs stay with digits."""
 PAPER = Options(
     cases=(
         Case("FC", "mnist", 512, 10_000, 0.15, (1e-4, 1e-3, 1e-2, 0.1), 100_000),
-        Case("CNN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128),
-        Case("CNN with BN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128),
+        Case("CNN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128, CNN_START),
+        Case(
+            "CNN with BN", "cifar10", 50_000, 10_000, 0.01, (1e-3, 1e-2, 0.1), 1000, 128, CNN_START
+        ),
     ),
     widths=(2048, 2048, 2048),
     filters=300,
@@ -90,7 +102,8 @@ PAPER = Options(
 def main(options: Options) -> None:
     """Figure S11: AutoL2 and constant λ on the other networks."""
     words = "; ".join(
-        f"{case.network}: {case.data}, {case.samples} samples" for case in options.cases
+        f"{case.network}: {case.data}, {case.samples} samples, {case.seeds} seeds"
+        for case in options.cases
     )
     out = report.Report("l2", "s11", options, data=words)
     count = len(options.cases)
@@ -116,8 +129,8 @@ def train(case: Case, options: Options, dynamic: bool):
         lambda key: network.init(key, data.x_train),
         network.apply,
         softmax_loss,
-        auto(sgd) if dynamic else lambda: sgd,
-        {"seed": [0]} | ({"start": case.start} if dynamic else {"l2": case.l2}),
+        auto(sgd, unit=case.learning_rate, every=5) if dynamic else lambda: sgd,
+        {"seed": np.arange(case.seeds)} | ({"start": case.start} if dynamic else {"l2": case.l2}),
         data.x_train,
         data.y_train,
         steps=round(case.epochs * case.epoch),
@@ -131,8 +144,8 @@ def train(case: Case, options: Options, dynamic: bool):
         store=options.store,
         progress=f"{case.network}, {'AutoL2' if dynamic else 'constant λ'}",
     )
-    return run.isel(seed=0, drop=True)
+    return averaged(run)
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)

@@ -7,7 +7,7 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 from _sweeps import colors, plain
-from _wrn import PAPER, Setting, schedule, train
+from _wrn import DESK, PAPER, Setting, schedule, train
 
 from ntkdecay import optimizers, report
 
@@ -26,6 +26,7 @@ class Options(Setting):
     """The early time, in units of T."""
 
 
+DESK_OPTIONS = Options(**DESK, w_std=(0.35, 0.7, 1.4, 2.8, 5.6), l2=(3e-4, 1e-3), scale=0.2)
 PAPER_OPTIONS = Options(**PAPER, l2=(2e-4, 5e-4, 2e-3), scale=0.1)
 
 
@@ -74,4 +75,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER_OPTIONS)
+    report.cli(main, Options(), PAPER_OPTIONS, desk=DESK_OPTIONS)
