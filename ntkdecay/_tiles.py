@@ -84,11 +84,11 @@ def on_devices(
     None if the kernel depends on traced values.
     """
     n1, n2 = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    a, b = _split(x1, tile), _split(x1 if x2 is None else x2, tile)
+    a, b = np.asarray(x1), np.asarray(x1 if x2 is None else x2)
     pairs = [
         (i, j)
-        for i in range(len(a))
-        for j in range(len(b))
+        for i in range(-(-n1 // tile))
+        for j in range(-(-n2 // tile))
         if (i == j if diagonal else x2 is not None or i <= j)
     ]
     devices = jax.local_devices()
@@ -114,8 +114,8 @@ def on_devices(
     with tqdm(total=len(pairs), desc=progress, unit="tile", disable=progress is None) as bar:
         for number, (i, j) in enumerate(pairs):
             device = number % len(replicas)
-            samples = jax.device_put((a[i], b[j]), devices[device])
-            block = kernel(replicas[device], *samples)
+            samples = _of_tile(a, i, tile), _of_tile(b, j, tile)
+            block = kernel(replicas[device], *jax.device_put(samples, devices[device]))
             if any(isinstance(k, Tracer) for k in jax.tree.leaves(block)):
                 return None
             pending.append((i, j, block))
@@ -124,7 +124,7 @@ def on_devices(
             bar.update()
         for item in pending:
             collect(*item)
-    return jax.tree.map(jnp.asarray, result)
+    return jax.device_put(result)
 
 
 def _write(result: Any, block: Any, row: int, column: int, diagonal: bool) -> None:
@@ -166,3 +166,8 @@ def _split(x: Array, tile: int) -> Array:
     """x in tiles, (n_tiles, tile, ...), the last one filled up with the last sample."""
     fill = jnp.repeat(x[-1:], -x.shape[0] % tile, axis=0)
     return jnp.concatenate([x, fill]).reshape(-1, tile, *x.shape[1:])
+
+
+def _of_tile(x: np.ndarray, i: int, tile: int) -> np.ndarray:
+    """The i-th tile of x, the last one filled up with the last sample."""
+    return x[np.minimum(np.arange(i * tile, (i + 1) * tile), len(x) - 1)]

@@ -69,8 +69,7 @@ def degree(
     >>> round(homogeneity.degree(f, params, jnp.ones((3, 2))).degree, 6)
     2.0
     """
-    with jax.numpy_rank_promotion("allow"):  # stax adds biases so
-        program = read(apply_fn, params, x)
+    program = _read(apply_fn, params, x)
     f, euler = (np.asarray(side).ravel() for side in _euler(program, params, x))
     f_norm = np.linalg.norm(f)
     if not (np.isfinite(f_norm) and f_norm > 0):
@@ -128,13 +127,25 @@ def lemma_1(
     >>> float(left), float(right)
     (24.0, 24.0)
     """
-    derivative = functools.reduce(_along, directions, lambda p: apply_fn(p, x))
+    return _lemma_1(_read(apply_fn, params, x), params, x, degree, tuple(directions))
+
+
+@jax.jit
+def _lemma_1(
+    f: Program, params: Any, x: Array, degree: Array, directions: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    derivative = functools.reduce(_along, directions, lambda p: f(p, x))
     value, left = jax.jvp(derivative, (params,), (params,))
     return left, (degree - len(directions)) * value
 
 
 def _along(f: Callable[[Any], Array], direction: Any) -> Callable[[Any], Array]:
     return lambda params: jax.jvp(f, (params,), (direction,))[1]
+
+
+def _read(apply_fn: ApplyFn, params: Any, x: ArrayLike) -> Program:
+    with jax.numpy_rank_promotion("allow"):  # stax adds biases so
+        return read(apply_fn, params, x)
 
 
 @jax.jit

@@ -15,10 +15,8 @@ import surface
 COMPILED = "/jax/core/compile/backend_compile_duration"
 # functions whose first call compiles more than five programs, and how many at most
 MORE = {
-    "kernels.analytic": 21,
+    "kernels.analytic": 11,
     "kernels.empirical_ntk": 7,
-    "training.sweep": 15,
-    "training.train": 13,
 }
 _counters: list[list[str]] = []
 

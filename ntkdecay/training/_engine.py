@@ -31,16 +31,16 @@ AXIS = "members"
 class Interval(NamedTuple):
     """From step `begin` to `ends[count − 1]`, stopping at each of the first `count` ends, to measure if `recorded`."""
 
-    begin: Array
-    ends: Array  # (RECORDS,)
-    count: Array
-    recorded: Array
+    begin: Any
+    ends: Any  # (RECORDS,)
+    count: Any
+    recorded: Any
 
 
 def interval(begin: int, ends: np.ndarray, recorded: bool) -> Interval:
     padded, count = np.zeros(RECORDS, np.int32), np.int32(len(ends))
     padded[: len(ends)] = ends
-    return Interval(*jax.tree.map(jnp.asarray, (np.int32(begin), padded, count, recorded)))
+    return Interval(np.int32(begin), padded, count, np.bool_(recorded))
 
 
 class Measured(NamedTuple):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._arrays import own
 from ntkdecay._commit import source
 from ntkdecay.training import _engine, _store
 from ntkdecay.training._plan import Plan
@@ -50,14 +50,15 @@ def member_keys(problem: Problem, data: Data, plan: Plan, device: Any) -> tuple[
     The program is one member's as the compiler gets it, with every constant in it, the data, the versions, the device's kind
     and the compiler's flags. A member adds the values of its cell that the program reads.
     """
-    cell = {name: jnp.asarray(values) for name, values in plan.cells.items()}
+    cell = {name: own(values) for name, values in plan.cells.items()}
 
     def member(cell, data, span):
         state = start(problem, data, cell)
         return _engine.one_member(problem, data, cell, state, span)
 
     span = _engine.interval(0, np.array([0]), True)
-    traced = jax.jit(member).trace({n: a[0] for n, a in cell.items()}, data, span)
+    one = {name: jax.ShapeDtypeStruct((), values.dtype) for name, values in cell.items()}
+    traced = jax.jit(member).trace(one, data, span)
     if calls := host_calls(traced):
         raise ValueError(
             f"`store` cannot name a run that calls back into Python or foreign code ({', '.join(calls)}), which its program does "

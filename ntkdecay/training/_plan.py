@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._arrays import own
 from ntkdecay._checks import shown
 from ntkdecay.training._metrics import METRICS, Snapshot
 from ntkdecay.training._problem import Data
@@ -153,8 +153,8 @@ def data_of(x: Any, y: Any, x_test: Any, y_test: Any, params: Any = None) -> Dat
         raise ValueError(
             f"`x_test`'s samples are of shape {np.shape(x_test)[1:]} and `x`'s of {np.shape(x)[1:]}."
         )
-    x_test, y_test = (None if a is None else jnp.asarray(a) for a in (x_test, y_test))
-    return Data(jnp.asarray(x), jnp.asarray(y), x_test, y_test, params)
+    x_test, y_test = (None if a is None else own(a) for a in (x_test, y_test))
+    return Data(own(x), own(y), x_test, y_test, params)
 
 
 def check_batch(batch_size: int | None, samples: int) -> None:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._arrays import own
 from ntkdecay.training import _engine
 from ntkdecay.training._choice import Choice
 from ntkdecay.training._problem import Data, Problem, start
@@ -42,7 +44,7 @@ def run(
     bar.initial = bar.n
     bar.set_postfix_str("initializing")
     row_of, member_of = _rows(len(progress.budget), len(devices))
-    rows = {name: jnp.asarray(values[member_of]) for name, values in cells.items()}
+    rows = {name: own(values[member_of]) for name, values in cells.items()}
     states = _resumed(
         _engine.started(problem, data, rows), {row_of[m]: s for m, s in saved.items()}
     )
@@ -100,13 +102,13 @@ def _resumed(states: Any, saved: Saved) -> Any:
 def like(table: np.ndarray, leaf: Any) -> Any:
     """Stored numbers as what they were: an array, or random keys."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(jnp.asarray(table)) if is_key else jnp.asarray(table)
+    return jax.random.wrap_key_data(own(table)) if is_key else own(table)
 
 
 def shapes(problem: Problem, data: Data, cells: Cells) -> Any:
     """One member's state, without its numbers."""
-    one = {name: jnp.asarray(values[0]) for name, values in cells.items()}
-    return jax.eval_shape(lambda data: start(problem, data, one), data)
+    one = {name: values[0] for name, values in cells.items()}
+    return jax.eval_shape(partial(start, problem), data, one)
 
 
 def _rows(members: int, devices: int) -> tuple[np.ndarray, np.ndarray]:

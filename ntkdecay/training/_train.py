@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._arrays import own
 from ntkdecay._checks import checked, number, tree
 from ntkdecay.training import _rules
 from ntkdecay.training._plan import Metrics
@@ -86,7 +86,7 @@ def train(
         ValueError, TypeError, MemoryError: as `sweep`.
     """
     data, end = sweep(
-        Given(jax.tree.map(jnp.asarray, params)), apply_fn, loss, lambda: optimizer, {"seed": [seed], "l2": [l2]}, x, y,
+        Given(jax.tree.map(own, params)), apply_fn, loss, lambda: optimizer, {"seed": [seed], "l2": [l2]}, x, y,
         steps=steps, record=record, x_test=x_test, y_test=y_test, batch_size=batch_size, augment=augment, metrics=metrics,
         eval_batch_size=eval_batch_size, members_per_batch=1, devices=devices, store=store, save_seconds=save_seconds,
         return_params=True, progress=progress,
