@@ -34,6 +34,7 @@ class Options(report.Options):
     """After a decay, λ stays for `refractory`/λ steps."""
 
 
+DESK = Options(data="mnist", steps=300_000)
 PAPER = Options(data="mnist", samples=4000, steps=100_000)
 
 
@@ -109,14 +110,25 @@ def main(options: Options) -> None:
     drops = t[1:][np.diff(l2) < 0]
     out.numbers |= {"step": t[::20], "l2": l2[::20], "error": error[::20], "steps of decay": drops}
     out.numbers["loss"] = {name: curve[::20] for name, curve in curves.items()}
-    best = min(
-        float(curve.min()) for name, curve in curves.items() if name not in ("AutoL2", "λ = 0")
-    )
+    constants = {name: curve for name, curve in curves.items() if name not in ("AutoL2", "λ = 0")}
+    tuned = min(constants, key=lambda name: float(constants[name].min()))
+    best, falling = float(constants[tuned].min()), loss[-1] < 1.01 * loss.min()
     out.claim(
-        "AutoL2 trains faster than a constant λ and to a lower loss",
-        expected=f"a loss below {best:.3g}, the least of constant λ = {options.l2:g}, {options.l2 / 10:g}, {options.l2 / 100:g}",
-        measured=f"{loss.min():.3g}",
-        holds=loss.min() < best,
+        "AutoL2 trains to a lower loss than a constant λ",
+        expected=f"a loss below {best:.3g} of {tuned}, the least of {', '.join(constants)}",
+        measured=f"{loss.min():.3g}" + (", still falling at the end" if falling else ""),
+        holds=True if loss.min() < best else None if falling else False,
+        ours=True,
+        revised="lower and faster are two claims; a loss that still falls at the end decides nothing",
+    )
+    fast, slow = (t[np.argmax(curve < 1.05 * best)] for curve in (loss, constants[tuned]))
+    out.claim(
+        "AutoL2 trains faster than a constant λ",
+        expected=f"{1.05 * best:.3g}, 5 % above the least loss of {tuned}, before step {slow}, when that is there",
+        measured=f"step {fast}" if loss.min() < 1.05 * best else "not reached",
+        holds=loss.min() < 1.05 * best and fast < slow,
+        ours=True,
+        revised="lower and faster are two claims",
     )
     waits = np.diff(np.concatenate([[0], drops])) * np.concatenate(
         [[options.l2], options.l2 / 10.0 ** np.arange(1, len(drops))]
@@ -126,9 +138,10 @@ def main(options: Options) -> None:
         expected="η λ × steps between decays of order 1 (0.01 to 10)",
         measured=", ".join(f"{rate * wait:.2g}" for wait in waits) or "no decay",
         holds=len(drops) > 1 and bool(np.all((rate * waits > 0.01) & (rate * waits < 10))),
+        ours=True,
     )
     out.save(figure)
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)

@@ -123,18 +123,21 @@ def main(options: DeepLinear) -> Report:
         expected="distance <= 1e-8, every depth and λ",
         measured=f"largest distance {max(on_stable):.1e} of {len(on_stable)} networks",
         holds=max(on_stable) <= 1e-8,
+        ours=True,
     )
     report.claim(
         "no trained network rests on an unstable branch",
         expected="distance > 1e-3",
         measured=f"smallest distance {min(off_unstable):.1e}",
         holds=min(off_unstable) > 1e-3,
+        ours=True,
     )
     report.claim(
         "L = 1 reaches f = 0 continuously; L >= 2 jumps there (first order)",
         expected="f just below the critical λ: < 0.05 for L = 1, > 0.1 for L >= 2",
         measured=", ".join(f"L = {d}: {f:.3f}" for d, f in jumps.items()),
         holds=all((f > 0.1) == (d > 1) for d, f in jumps.items()),
+        ours=True,
     )
 
     dead = {depth: float(np.abs(f).max()) for depth, f in small_weights.items() if depth > 1}
@@ -143,13 +146,14 @@ def main(options: DeepLinear) -> Report:
         expected="|f| <= 1e-8 for weights drawn 20 times smaller, λ at 0.3, 0.6, 0.9 of critical",
         measured=", ".join(f"L = {d}: {f:.1e}" for d, f in dead.items()),
         holds=max(dead.values()) <= 1e-8,
+        ours=True,
     )
 
     trained_f = float(train(options, x, y, [0.05], 1, 25)[0, 0])
     report.claim(
         "(S21): λ√n = f − 1, as printed",
         expected="f = 1.25 at n = 25, λ = 0.05",
-        measured=f"trained: {trained_f:.9f}",
+        measured=f"trained: {trained_f:.9f}; a slip of the sign in the paper",
         holds=abs(trained_f - 1.25) < 1e-8,
     )
     report.claim(
@@ -157,6 +161,7 @@ def main(options: DeepLinear) -> Report:
         expected="f = 0.75 at n = 25, λ = 0.05",
         measured=f"trained: {trained_f:.9f}",
         holds=abs(trained_f - 0.75) < 1e-8,
+        ours=True,
     )
 
     ends = scaling(options, collapse, x, y)

@@ -145,6 +145,7 @@ def claims(out: report.Report, results, l2, options: Options) -> None:
         )
         + f" of {best[RIDGE]:.4f}",
         holds=all(abs(best[name] / best[RIDGE] - 1) < 0.05 for name in names),
+        ours=True,
     )
     out.claim(
         "L2 helps the deep model beyond early stopping",
@@ -154,6 +155,7 @@ def claims(out: report.Report, results, l2, options: Options) -> None:
         )
         + f" of {best[NO_L2]:.4f}",
         holds=all(best[name] < best[NO_L2] for name in names),
+        ours=True,
     )
     spread = {
         name: float(np.ptp(np.log10(l2[parts["mse"].min(1) < 1.1 * best[name]])))
@@ -165,6 +167,7 @@ def claims(out: report.Report, results, l2, options: Options) -> None:
         expected="more decades of λ within 10 % of the least test MSE",
         measured=", ".join(f"{name[:5]}: {decades:.1f}" for name, decades in spread.items()),
         holds=all(spread[name] > spread[RIDGE] for name in names),
+        ours=True,
     )
     last = [results[n][name]["mse"][:, -1] for name in names]
     nothing = 0.09  # the mean square of a one-hot label less 1/10
@@ -173,6 +176,7 @@ def claims(out: report.Report, results, l2, options: Options) -> None:
         expected=f"test MSE at the last time, 1000 times 1/λ of the smallest λ, is {nothing}, that of f = 0",
         measured=f"from {np.min(last):.5f} to {np.max(last):.5f}",
         holds=bool(np.allclose(last, nothing, rtol=1e-6)),
+        ours=True,
     )
 
 
