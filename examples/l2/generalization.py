@@ -40,6 +40,7 @@ class Options(report.Options):
     """Seed of the noise in the labels."""
 
 
+DESK = Options(data="mnist", samples=(100, 300, 1000), test_samples=10_000)
 PAPER = Options(data="mnist", samples=(300, 1000, 3000, 10_000), test_samples=2000)
 
 
@@ -229,4 +230,4 @@ def draw(out: report.Report, results, l2, t, options: Options) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER)
+    report.cli(main, Options(), PAPER, desk=DESK)
