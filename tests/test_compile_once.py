@@ -15,8 +15,7 @@ import surface
 COMPILED = "/jax/core/compile/backend_compile_duration"
 # functions whose first call compiles more than five programs, and how many at most
 MORE = {
-    "kernels.analytic": 11,
-    "kernels.empirical_ntk": 7,
+    "kernels.empirical_ntk": 6,
 }
 _counters: list[list[str]] = []
 

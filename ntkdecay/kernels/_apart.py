@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntkdecay._at_once import at_once
+from ntkdecay._host import on_host
 from ntkdecay._program import Program, differ_in_size_alone
 from ntkdecay.kernels._checks import ApplyFn, exact, read_at
 from ntkdecay.kernels._stand_ins import chosen, stand_ins
@@ -44,8 +45,9 @@ def check_apart(apply_fn: ApplyFn, single: Program, params: Any, x: Array) -> No
         if known is None:
             return
         (whole, single), (params, x) = known
-        meeting: Any = _meeting(whole, single, params, x)
-        difference, size = map(float, meeting)
+        both = whole, single, params, x
+        found = on_host(_meeting, *both, compiled=_compiled) if tried <= _FEW else _compiled(*both)
+        difference, size = map(float, found)
     close = float(jnp.finfo(single.out.dtype).eps) ** 0.5 * size
     if math.isfinite(size) and not difference <= close:  # nor NaN, 0/0 in a batch of 1
         raise ValueError(
@@ -80,9 +82,11 @@ def _few(apply_fn: ApplyFn, params: Any, x: Array) -> int:
     return _FEW if differ_in_size_alone(_FEW - 1, first, second, third, n) else n
 
 
-@jax.jit
 def _meeting(whole: Program, single: Program, params: Any, x: Array) -> tuple[Array, Array]:
     """How far the outputs for x differ from those of its samples one by one, and their size."""
     together = whole(params, x)
     alone = jax.vmap(lambda x: single(params, x[None])[0])(x)
     return jnp.max(jnp.abs(together - alone)), jnp.max(jnp.abs(together))
+
+
+_compiled = jax.jit(_meeting)

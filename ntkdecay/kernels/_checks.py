@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay._arrays import own
 from ntkdecay._convolutions import fast_program
 from ntkdecay._program import Program, read
 
@@ -69,7 +70,7 @@ class Network(NamedTuple):
 def check_network(apply_fn: ApplyFn, params: Any, apart: bool, **inputs: Any) -> Network:
     """The network as read now, and the inputs as arrays; they must suit each other."""
     dtype = check_dtypes(params, **inputs)
-    arrays = [None if x is None else jnp.asarray(x) for x in inputs.values()]
+    arrays = [None if x is None else own(x) for x in inputs.values()]
     x1, x2 = (*arrays, None)[:2]
     assert x1 is not None
     if x2 is not None and x1.shape[1:] != x2.shape[1:]:

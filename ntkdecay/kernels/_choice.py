@@ -7,8 +7,8 @@ is computed from the structured factors and from two ordinary gradients, for a r
 samples, at parameters and inputs near the caller's.
 """
 
-import functools
 import warnings
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from ntkdecay._at_once import at_once
+from ntkdecay._host import on_host
 from ntkdecay._program import Program
 from ntkdecay.kernels._checks import exact
 from ntkdecay.kernels._factors import Method, contract, factors
@@ -55,21 +56,23 @@ def _refusal(f: Program, params: Any, x: Any, apart: bool) -> str | None:
         return "it depends on traced values other than its arguments, so that it cannot be tried"
     (f,), (params, x) = tried
     try:
-        ours, gradients = _compare(f, params, x, apart)
+        sides = partial(_sides, apart)
+        compiled = partial(_compiled, apart)
+        both = on_host(sides, f, params, x, compiled=compiled) if apart else compiled(f, params, x)
+        ours, gradients = jax.device_get(both)
     except Exception as error:  # whatever a rule that does not fit the network raises
         message = str(error).partition(". ")[0] or type(error).__name__
         return f"neural-tangents' structure rules cannot read it ({message:.200})"
     sizes = [np.max(np.abs(k)) for k in gradients]
     eps = float(np.finfo(x.dtype).eps)
-    for k, expected, size in zip(*jax.device_get((ours, gradients)), sizes, strict=True):
+    for k, expected, size in zip(ours, gradients, sizes, strict=True):
         # a gradient that should vanish, as that of a bias before normalization, is all rounding
         if not np.max(np.abs(k - expected)) <= eps**0.5 * size + eps * max(sizes):
             return "neural-tangents' structure rules give another kernel than its gradients"
     return None
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _compare(f: Program, params: Any, x: Array, apart: bool) -> tuple[list, list]:
+def _sides(apart: bool, f: Program, params: Any, x: Array) -> tuple[list, list]:
     """For each leaf, the kernel of s·f from the structured factors and from gradients."""
     seed = jnp.asarray(numbers(0, f.out.shape[1:] if apart else f.out.shape, f.out.dtype))
     found = factors("structured", f, params, x, apart, seed=seed)
@@ -84,3 +87,6 @@ def _compare(f: Program, params: Any, x: Array, apart: bool) -> tuple[list, list
     gradients = jax.vmap(gradient, (None, 0))(params, x[:, None] if apart else x[None])
     flat = [g.reshape(n, -1) for g in jax.tree.leaves(gradients)]
     return ours, [g @ g.T for g in flat]
+
+
+_compiled = jax.jit(_sides, static_argnums=0)

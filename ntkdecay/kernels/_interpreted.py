@@ -11,6 +11,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from ntkdecay._arrays import own
 from ntkdecay._checks import (
     anything,
     array,
@@ -24,13 +25,15 @@ from ntkdecay._checks import (
     text,
     tree,
 )
+from ntkdecay._program import Program as Read
+from ntkdecay._program import read
 from ntkdecay._tiles import by_tiles, on_devices, tile_within
 from ntkdecay.kernels._checks import check_dtypes, exact
 from ntkdecay.kernels._program._builder import BATCH
 from ntkdecay.kernels._program._nodes import kernel_of
 from ntkdecay.kernels._program._source import Refused
 from ntkdecay.kernels._program._values import Data, Expression, Local, Parameter, Signal
-from ntkdecay.kernels._program._variances import given, measured, names_of
+from ntkdecay.kernels._program._variances import given, given_key, measured, names_of
 from ntkdecay.kernels._program._walk import Walk
 
 
@@ -103,7 +106,7 @@ def analytic(
             independent entries of mean 0; if the check fails.
     """
     check_dtypes((), x1=x1, x2=x2)
-    a, b = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)
+    a, b = own(x1), None if x2 is None else own(x2)
     if b is not None and a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"`x2` has samples of shape {b.shape[1:]}, `x1` of shape {a.shape[1:]}: both go through one network."
@@ -112,7 +115,6 @@ def analytic(
         raise ValueError(
             f"`x1` has shape {a.shape}; it must be (samples, ...), of one sample or more."
         )
-    key = jax.random.key(0) if key is None else key
     if (variances is None) == (init is None):
         raise ValueError(
             "`variances` or `init` must say how the parameters are drawn: exactly one of them, as "
@@ -122,12 +124,13 @@ def analytic(
         raise ValueError(
             "`check` is True, which draws networks: give `init` instead of `variances`."
         )
-    laws = given(params, variances) if init is None else measured(params, init, key)
+    drawing = None if init is None else read(init, jax.eval_shape(partial(given_key, key)))
+    laws = given(params, variances) if drawing is None else measured(params, drawing, key)
     leaves, structure = jax.tree.flatten(params)
     kinds = tuple((float(mean != 0) and mean, float(v != 0)) for mean, v in laws)
     shapes = tuple(tuple(np.shape(leaf)) for leaf in leaves)
     program = _program(apply_fn, structure, shapes, tuple(names_of(params)), kinds, a.shape[1:])
-    numbers = jnp.asarray(np.asarray(laws, float).reshape(-1, 2), jnp.result_type(float))
+    numbers = own(np.array(laws, float).reshape(-1, 2))
     block: Any = partial(_block, program, get)
     if max_bytes is not None:
         largest = max(len(a), 0 if b is None else len(b))
@@ -139,8 +142,10 @@ def analytic(
         kernel = on_devices(block, numbers, (1, 0), a, b, tile, False, progress)
     if kernel is None:
         kernel = _whole(program, get, tile, numbers, a, b)
-    if check and init is not None:
-        _compare(apply_fn, init, key, get, a[:4], _whole(program, get, None, numbers, a[:4], None))
+    if check and drawing is not None:
+        some = own(np.asarray(a)[:4])
+        found = _whole(program, get, None, numbers, some, None)
+        _compare(apply_fn, drawing, key, get, some, found)
     return kernel
 
 
@@ -152,7 +157,7 @@ def _program(
     apply_fn: Callable, structure: Any, shapes: tuple, names: tuple, kinds: tuple, sample: tuple
 ) -> Program:
     """kernel(laws, x1, x2, get) of the network."""
-    with jax.ensure_compile_time_eval(), exact(), jax.enable_x64(True):
+    with exact(), jax.enable_x64(True):
         leaves = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes]
         x = jax.ShapeDtypeStruct((BATCH, *sample), jnp.float64)
         closed, out = jax.make_jaxpr(apply_fn, return_shape=True)(structure.unflatten(leaves), x)
@@ -201,21 +206,25 @@ def _whole(program: Program, get: str, tile: int | None, laws: Array, x1: Array,
         return by_tiles(lambda a, b: program(laws, a, b, get), (1, 0), x1, x2, tile)
 
 
-def _compare(
-    apply_fn: Callable, init: Callable, key: Any, get: str, x: Array, kernel: Array
-) -> None:
-    """Refuses a kernel that the mean over draws of the network contradicts."""
+@partial(jax.jit, static_argnums=0)
+def _draws(get: str, init: Read, network: Read, key: Any, x: Array) -> Array:
+    """The kernel of each of 32 networks."""
 
     def drawn(key: Any) -> Array:
         params = init(key)
         if get == "nngp":
-            f = apply_fn(params, x).reshape(len(x), -1)
+            f = network(params, x).reshape(len(x), -1)
             return f @ f.T / f.shape[1]
-        jacobian = jax.jacobian(lambda p: apply_fn(p, x).reshape(len(x), -1))(params)
+        jacobian = jax.jacobian(lambda p: network(p, x).reshape(len(x), -1))(params)
         flat = [j.reshape(*j.shape[:2], -1) for j in jax.tree.leaves(jacobian)]
         return sum((jnp.einsum("aok,bok->ab", j, j) / j.shape[1] for j in flat), jnp.zeros(()))
 
-    draws = np.asarray(jax.lax.map(drawn, jax.random.split(key, 32)), float)
+    return jax.lax.map(drawn, jax.random.split(given_key(key), 32))
+
+
+def _compare(apply_fn: Callable, init: Read, key: Any, get: str, x: Array, kernel: Array) -> None:
+    """Refuses a kernel that the mean over draws of the network contradicts."""
+    draws = np.asarray(_draws(get, init, read(apply_fn, init.out, x), key, x), float)
     mean, error = draws.mean(0), draws.std(0) / np.sqrt(len(draws))
     away = np.abs(mean - np.asarray(kernel))
     if (away > 6 * error + np.abs(mean).max() / 3).any():

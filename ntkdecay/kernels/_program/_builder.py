@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntkdecay._host import on_host
 from ntkdecay._neural_tangents import stax
 from ntkdecay.kernels._program import _nodes as nodes
 from ntkdecay.kernels._program._nonlinear import layer_of
@@ -207,7 +209,7 @@ def batch_axis_of(equation: Any, data: Data) -> int:
     other = x.copy()
     other[1] = rng.normal(size=shape[1:])
     with jax.enable_x64(True):
-        a, b = (np.asarray(data.expression(jnp.asarray(one), scalar=False)) for one in (x, other))
+        a, b = (on_host(partial(data.expression, scalar=False), one) for one in (x, other))
     for axis, size in enumerate(data.shape):
         if size == BATCH:
             changed = [not np.array_equal(np.take(a, i, axis), np.take(b, i, axis)) for i in (0, 1)]

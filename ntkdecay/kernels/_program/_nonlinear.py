@@ -7,6 +7,7 @@ layer on a grid; a smooth one without a rule is integrated by Gauss-Hermite quad
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import erf
 
+from ntkdecay._host import on_host
 from ntkdecay._neural_tangents import stax
 
 Function = Callable[[Array], Array]
@@ -40,12 +42,12 @@ def layer_of(f: Function) -> tuple[float, Any] | None:
 
 
 def _on_grid(f: Function) -> np.ndarray:
-    return np.asarray(jax.vmap(f)(jnp.asarray(_GRID, jnp.float64)), float)
+    return np.asarray(on_host(jax.vmap(f), _GRID), float)
 
 
 def _candidates(f: Function, values: np.ndarray) -> Iterator[tuple[float, Function, Any]]:
-    at = lambda x: float(f(jnp.asarray(x, jnp.float64)))  # noqa: E731
-    up, down = at(1.0), -at(-1.0)
+    zero, up, down = on_host(jax.vmap(f), np.array([0.0, 1.0, -1.0])).tolist()
+    down = -down
     yield up, lambda x: x, None
     if up == -down:
         yield up, jnp.abs, stax.Abs()[2]
@@ -54,7 +56,7 @@ def _candidates(f: Function, values: np.ndarray) -> Iterator[tuple[float, Functi
     if up:
         slope = down / up
         yield up, lambda x: jnp.where(x > 0, x, slope * x), stax.LeakyRelu(slope)[2]
-        gelu = up / float(jax.nn.gelu(jnp.asarray(1.0, jnp.float64), approximate=False))
+        gelu = up / float(on_host(partial(jax.nn.gelu, approximate=False), np.float64(1)))
         yield gelu, lambda x: jax.nn.gelu(x, approximate=False), stax.Gelu()[2]
     yield up, lambda x: jnp.sign(x), stax.Sign()[2]
     for n in range(1, 5):
@@ -64,11 +66,11 @@ def _candidates(f: Function, values: np.ndarray) -> Iterator[tuple[float, Functi
         coef = fit.convert(kind=np.polynomial.Polynomial).coef
         coef = np.where(np.abs(coef) < 1e-13 * max(np.abs(coef).max(), 1e-300), 0.0, coef)
         yield 1.0, lambda x, c=coef: jnp.polyval(jnp.asarray(c[::-1]), x), stax.Polynomial(coef)[2]
-    d = [at(0.0)]
+    d = [zero]
     g = f
     for _ in range(3):
         g = jax.grad(g)
-        d.append(float(g(jnp.asarray(0.0, jnp.float64))))
+        d.append(float(on_host(g, np.float64(0))))
     if not np.isfinite(d).all():
         return
     if d[1] and -d[3] / d[1] > 0:
@@ -95,7 +97,6 @@ def _smooth(f: Function) -> bool:
     for degree in (QUADRATURE, 2 * QUADRATURE):
         points, weights = np.polynomial.hermite.hermgauss(degree)
         x = math.sqrt(2) * np.outer([0.5, 1.0], points)
-        x = jnp.asarray(np.concatenate([x, x + 0.37]))
-        both = [jax.vmap(jax.vmap(g))(x) ** 2 @ jnp.asarray(weights) for g in (f, jax.grad(f))]
-        moments.append(np.asarray(both, float))
+        x = np.concatenate([x, x + 0.37])
+        moments.append([on_host(jax.vmap(jax.vmap(g)), x) ** 2 @ weights for g in (f, jax.grad(f))])
     return bool(np.allclose(*moments, rtol=1e-4, atol=1e-12))

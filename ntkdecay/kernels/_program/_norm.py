@@ -1,11 +1,12 @@
 """Layer norm, recognized by what its program does to random numbers."""
 
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._host import on_host
 from ntkdecay._neural_tangents import stax
 from ntkdecay.kernels._program._values import Local
 
@@ -20,7 +21,7 @@ def layer_norm_of(local: Local) -> tuple[float, Any] | None:
     x = np.random.default_rng(0).normal(size=base.shape)
     scales = (1e-6, 1e-3, 1.0)
     with jax.enable_x64(True):
-        outs = [np.asarray(local.expression(jnp.asarray(s * x), scalar=False)) for s in scales]
+        outs = [on_host(partial(local.expression, scalar=False), s * x) for s in scales]
     order = sorted(spatial, key=lambda a: base.tags[a])
     for over in ((channel,), (channel, *spatial)):
         for centred in (True, False):

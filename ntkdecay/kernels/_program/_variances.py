@@ -1,12 +1,14 @@
 """The law of each parameter at initialization: mean and variance of its entries."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from ntkdecay._at_once import at_once
+from ntkdecay._program import Program
 
 Laws = tuple[tuple[float, float], ...]  # (mean, variance) of each leaf
 
@@ -58,15 +60,23 @@ def _law(name: str, leaf: Any, variance: Any) -> tuple[float, float]:
     return float(leaf.flat[0]) if leaf.size else 0.0, 0.0
 
 
-def measured(params: Any, init: Callable, key: Any) -> Laws:
+def given_key(key: Any) -> Any:
+    return jax.random.key(0) if key is None else key
+
+
+def measured(params: Any, init: Program, key: Any) -> Laws:
     """From draws of init(key): each leaf constant, or of independent entries of mean 0 alike."""
-    drawn = jax.vmap(init)(jax.random.split(key, DRAWS))
-    like = jax.tree.map(jnp.shape, params)
-    shapes = jax.tree.map(lambda leaf: leaf.shape[1:], drawn)
-    if jax.tree.structure(drawn) != jax.tree.structure(params) or shapes != like:
+    same = jax.tree.structure(init.out) == jax.tree.structure(params)
+    if not same or jax.tree.map(np.shape, init.out) != jax.tree.map(np.shape, params):
         raise ValueError("`init` gives parameters of another tree or other shapes than `params`.")
-    leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(drawn)]
+    with at_once():
+        leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(_drawn(init, key))]
     return tuple(_measured(name, leaf) for name, leaf in zip(names_of(params), leaves, strict=True))
+
+
+@jax.jit
+def _drawn(init: Program, key: Any) -> Any:
+    return jax.vmap(init)(jax.random.split(given_key(key), DRAWS))
 
 
 def _measured(name: str, draws: np.ndarray) -> tuple[float, float]:

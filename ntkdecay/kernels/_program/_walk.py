@@ -9,6 +9,9 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._checks import is_traced
+from ntkdecay._host import on_host, operation
+from ntkdecay._host_rules import NoRule
 from ntkdecay.kernels._program._builder import BATCH, local_of
 from ntkdecay.kernels._program._layers import Layers
 from ntkdecay.kernels._program._source import refusal
@@ -104,10 +107,8 @@ class Walk(Layers):
 
     def _equation(self, equation: Any, inputs: list[Any]) -> list[Any]:
         name = equation.primitive.name
-        if all(isinstance(one, np.ndarray) for one in inputs) and not equation.effects:
-            out = equation.primitive.bind(*map(jnp.asarray, inputs), **equation.params)
-            many = equation.primitive.multiple_results
-            return [np.asarray(one) for one in (out if many else [out])]
+        if all(map(_is_known, inputs)) and not equation.effects:
+            return _known(equation, inputs)
         inner = next((equation.params[key] for key in CALLS if key in equation.params), None)
         if inner is not None and name not in _NO_CALLS:
             closed = inner if hasattr(inner, "consts") else jax.extend.core.ClosedJaxpr(inner, ())
@@ -304,6 +305,28 @@ class Walk(Layers):
         return Local(first.base, Expression(equation, arguments), tags, shape, pointwise, gains)
 
 
+def _is_known(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_key(value)
+
+
+def _is_key(value: Any) -> bool:
+    """Whether it is a random key of known bits, of which NumPy has no arrays."""
+    is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return is_key and not is_traced(value)
+
+
+def _known(equation: Any, inputs: list[Any]) -> list[Any]:
+    """The results of an operation on constants."""
+    try:
+        return list(map(np.asarray, operation(equation, inputs)))
+    except NoRule:
+        with jax.ensure_compile_time_eval():
+            given = [one if _is_key(one) else jnp.asarray(one) for one in inputs]
+            out = equation.primitive.bind(*given, **equation.params)
+        found = out if equation.primitive.multiple_results else [out]
+        return [one if _is_key(one) else np.asarray(one) for one in found]
+
+
 def _differentiates(equation: Any, closed: Any) -> bool:
     """Whether the derivative that a custom rule declares is that of what it computes, at random points."""
     variables = list(dict.fromkeys(v for v in equation.invars if not hasattr(v, "val")))
@@ -320,14 +343,10 @@ def _differentiates(equation: Any, closed: Any) -> bool:
         given = (v.val if hasattr(v, "val") else known[v] for v in equation.invars)
         return jax.extend.core.jaxpr_as_fun(closed)(*given)
 
-    keys = jax.random.split(jax.random.key(0), 2 * len(shapes))
-    draws = [
-        jax.random.normal(key, one.shape, one.dtype)
-        for key, one in zip(keys, shapes * 2, strict=True)
-    ]
-    at, along = draws[: len(shapes)], draws[len(shapes) :]
+    rng = np.random.default_rng(0)
+    at, along = ([rng.normal(size=v.shape).astype(v.dtype) for v in shapes] for _ in range(2))
     tolerance = 100 * float(jnp.finfo(shapes[0].dtype).eps)
-    slopes = [jax.jvp(function, at, along)[1] for function in (declared, computed)]
+    slopes = [on_host(lambda x, f=f: jax.jvp(f, x, along)[1], at) for f in (declared, computed)]
     return all(
         np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*slopes, strict=True)
     )
