@@ -195,12 +195,12 @@ def test_the_key_follows_the_program_the_data_the_cell_and_the_compiler(tmp_path
         assert len(five()) == 8
     finally:
         jax.config.update("jax_use_simplified_jaxpr_constants", before)
-    first = key()
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=7")
+    first, flags = key(), os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=7")
     assert key() == first
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_enable_fast_math=true")
     assert key() != first
-    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("XLA_FLAGS", flags)
     name = "jax_disable_most_optimizations"
     before = jax.config.read(name)
     jax.config.update(name, not before)
