@@ -1,8 +1,9 @@
-"""Training a user's own convolutional network on a CPU: flax, equinox and plain JAX, none of it changed.
+"""A user's own convolutional network on a CPU, in training and in kernels: flax, equinox, stax, plain JAX, none of it changed.
 
-Each is twenty steps of SGD on one network, two 3 × 3 convolutions of 16 channels and a dense layer, a batch of
-32 digits. Beside them the network written in products of patches and filters, as fast as it gets, and a
-Python loop over a compiled step, which XLA's fast convolutions serve.
+Each is one network, two 3 × 3 convolutions of 16 channels and a dense layer, of 32 digits: twenty steps of SGD,
+or its empirical NTK. Beside them the network written in products of patches and filters; in training also a
+Python loop over a compiled step, which XLA's fast convolutions serve. Then gradients of one convolution in groups of
+channels, in a loop, beside JAX's own.
 """
 
 import functools
@@ -10,6 +11,7 @@ import time
 
 import equinox as eqx
 import flax.linen as nn
+import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +19,34 @@ import optax
 import pytest
 from jax import lax
 
-from ntkdecay import datasets
-from ntkdecay._conv import Conv
+from ntkdecay import datasets, stax
 from ntkdecay._convolutions import fast
+from ntkdecay.kernels import empirical_ntk
 
-RATIOS = [
-    (name, "products by hand") for name in ("flax", "equinox", "lax", "a loop over a step")
-] + [("flax, as it is", "flax")]
 STEPS = 20
+BY_HAND = "products by hand"
+NAMES = ("flax", "nnx", "equinox", "stax", "lax")
+GROUPS = (2, 8, 32)  # of 32 channels
+
+
+class Products(nn.Module):
+    """`flax.linen.Conv` of a 3 × 3 filter as one product of patches and filters."""
+
+    features: int
+    size: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x):
+        shape = *self.size, x.shape[-1], self.features
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        for axis in (1, 2):
+            span = x.shape[axis] - 2
+            slices = [lax.slice_in_dim(x, i, i + span, axis=axis) for i in range(3)]
+            x = jnp.concatenate(slices, -1)
+        y = x @ kernel.swapaxes(0, 1).reshape(-1, self.features)
+        return y + bias.reshape(1, 1, 1, -1)
 
 
 class Network(nn.Module):
@@ -35,6 +57,21 @@ class Network(nn.Module):
         for _ in range(2):
             x = nn.relu(self.conv(16, (3, 3))(x))
         return nn.Dense(10)(x.reshape(len(x), -1))
+
+
+def of_flax(key, conv=nn.Conv):
+    network = Network(conv)
+    return network.init(key, jnp.zeros((1, 8, 8, 1))), network.apply
+
+
+def of_nnx(key):
+    rngs = nnx.Rngs(key)
+    relu, flat = nnx.relu, lambda x: x.reshape(len(x), -1)
+    conv1, conv2 = (nnx.Conv(c, 16, (3, 3), rngs=rngs) for c in (1, 16))
+    graph, params = nnx.split(
+        nnx.Sequential(conv1, relu, conv2, relu, flat, nnx.Linear(1024, 10, rngs=rngs))
+    )
+    return params, lambda p, x: nnx.merge(graph, p)(x)
 
 
 def of_equinox(key):
@@ -49,6 +86,15 @@ def of_equinox(key):
     ]
     params, static = eqx.partition(eqx.nn.Sequential(layers), eqx.is_array)
     return params, lambda p, x: jax.vmap(eqx.combine(p, static))(x.transpose(0, 3, 1, 2))
+
+
+def of_stax(key):
+    conv = stax.Conv(16, (3, 3), padding="SAME", b_std=0.1)
+    init, apply_fn, _ = stax.serial(
+        conv, stax.Relu(), conv, stax.Relu(), stax.Flatten(), stax.Dense(10, b_std=0.1)
+    )
+    params = init(key, (1, 8, 8, 1))[1]
+    return jax.tree.map(lambda p: p.astype(jnp.float32), params), apply_fn
 
 
 def of_lax(key):
@@ -68,23 +114,26 @@ def of_lax(key):
     return params, apply
 
 
-def of_flax(conv, key):
-    network = Network(conv)
-    return network.init(key, jnp.zeros((1, 8, 8, 1))), network.apply
+MAKERS = {
+    BY_HAND: functools.partial(of_flax, conv=Products),
+    "flax": of_flax,
+    "nnx": of_nnx,
+    "equinox": of_equinox,
+    "stax": of_stax,
+    "lax": of_lax,
+}
+
+
+def batch():
+    digits = datasets.load("digits")
+    return jnp.asarray(digits.x_train[:32], jnp.float32), jnp.asarray(digits.y_train[:32])
 
 
 def training(name):
-    makers = {
-        "products by hand": functools.partial(of_flax, Conv),
-        "equinox": of_equinox,
-        "lax": of_lax,
-    }
-    make = makers.get(name, functools.partial(of_flax, nn.Conv))
-    params, apply_fn = make(jax.random.key(0))
-    if name in ("flax", "equinox", "lax"):
+    params, apply_fn = MAKERS.get(name, of_flax)(jax.random.key(0))
+    if name in NAMES:
         apply_fn = fast(apply_fn)
-    digits = datasets.load("digits")
-    x, y = jnp.asarray(digits.x_train[:32]), jnp.asarray(digits.y_train[:32])
+    x, y = batch()
 
     def step(params, _):
         def loss(p):
@@ -108,25 +157,69 @@ def training(name):
     return lambda: whole(params)
 
 
-NAMES = ("products by hand", "flax", "equinox", "lax", "a loop over a step", "flax, as it is")
+def kernel(trace_axes, name):
+    params, apply_fn = MAKERS[name](jax.random.key(0))
+    x, _ = batch()
+    ntk = jax.jit(lambda p: empirical_ntk(apply_fn, p, x, trace_axes=trace_axes))
+    return lambda: ntk(params)
 
 
-@pytest.fixture(scope="module")
-def interleaved():
+def grouped(name):
+    """Gradients of a convolution by its image and its filter, in a loop."""
+    groups, _, way = name.partition(" groups, ")
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(16, 8, 8, 32)), jnp.float32)
+    w = jnp.asarray(rng.normal(size=(3, 3, 32 // int(groups), 32)), jnp.float32) / 9
+
+    def half_square(x, w):
+        options = {
+            "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+            "feature_group_count": int(groups),
+        }
+        return 0.5 * jnp.mean(lax.conv_general_dilated(x, w, (1, 1), "SAME", **options) ** 2)
+
+    gradient = jax.grad(fast(half_square) if way == "ours" else half_square, (0, 1))
+
+    def step(both, _):
+        return jax.tree.map(lambda a, g: a - 0.1 * g, both, gradient(*both)), None
+
+    whole = jax.jit(lambda both: lax.scan(step, both, None, 2)[0])
+    return lambda: whole((x, w))
+
+
+GROUPED = [f"{groups} groups, {way}" for groups in GROUPS for way in ("ours", "JAX's own")]
+CASES = {
+    "training": (training, (BY_HAND, *NAMES, "a loop over a step", "flax, as it is")),
+    "kernel": (functools.partial(kernel, (-1,)), (BY_HAND, *NAMES)),
+    "kernel, all outputs": (functools.partial(kernel, ()), (BY_HAND, *NAMES)),
+    "groups": (grouped, tuple(GROUPED)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def interleaved(request):
     """Least seconds of 15 rounds, the runs taking turns, so that what else the machine does meets all."""
-    runs = {name: training(name) for name in NAMES}
-    seconds = dict.fromkeys(NAMES, np.inf)
-    for round_ in range(16):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            if round_:  # the first one compiles
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-    for one, other in RATIOS:
-        print(f"\n{one} / {other}: {seconds[one] / seconds[other]:.2f}")
-    return runs
+    make, names = CASES[request.param]
+    with jax.numpy_rank_promotion("allow"):
+        runs = {name: make(name) for name in names}
+        seconds = dict.fromkeys(names, np.inf)
+        for round_ in range(16):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                jax.block_until_ready(run())
+                if round_:  # the first one compiles
+                    seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return request.param, runs, seconds
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_training(benchmark, interleaved, name):
-    benchmark.pedantic(lambda: jax.block_until_ready(interleaved[name]()), rounds=3)
+def test_convolutions(benchmark, interleaved):
+    """One benchmark a case, of its first run; the table has all."""
+    case, runs, seconds = interleaved
+    first = next(iter(seconds))
+    benchmark.group = case
+    for name in seconds:
+        other = first if case != "groups" else name.partition(",")[0] + ", JAX's own"
+        ratio = seconds[name] / seconds[other]
+        benchmark.extra_info[name] = ratio
+        print(f"\n{case}: {name}: {1e3 * seconds[name]:.2f} ms, {ratio:.2f} times {other}")
+    benchmark.pedantic(lambda: jax.block_until_ready(runs[first]()), rounds=3)

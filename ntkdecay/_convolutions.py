@@ -29,7 +29,9 @@ convolution_p = core.Primitive("convolution")
 def fast(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function of pytrees of arrays, with convolutions that are fast on a CPU.
 
-    A rule that a function has for its own derivative, by custom_jvp or custom_vjp, is left as it is.
+    A function with a rule of its own for its derivative, by custom_jvp or custom_vjp, is made fast
+    where it is not differentiated. The rule, in which it is computed as well where it is, runs as
+    written, with JAX's own convolutions: as right, and in a loop on a CPU up to a hundred times as slow.
     """
 
     def call(*args: Any) -> Any:

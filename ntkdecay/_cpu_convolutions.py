@@ -93,7 +93,8 @@ def _orders(numbers: Any) -> list[tuple[int, ...]]:
 class _Groups(NamedTuple):
     """Groups of channels, `together` in each of `blocks`: filters that are zero between groups.
 
-    Arrays have one leading axis, into which the blocks are put.
+    Arrays have one leading axis, into which the blocks are put. What is not finite in one group is
+    multiplied by these zeros, and makes those in its block NaN.
     """
 
     blocks: int
@@ -166,7 +167,8 @@ def _library_is_faster(sum_: _Sum, a: tuple[int, ...], b: tuple[int, ...]) -> bo
         summed = x[0] if wanted == W else channels
         if max(spread, default=1) > 1 or max(summed, features) <= _FEW:
             return False
-    return wanted == W or channels >= _FEW
+    few = _FEW // 2 if features > _FEW else _FEW
+    return wanted == W or channels >= few
 
 
 def _by_library(sum_: _Sum, a: Array, b: Array) -> Array:
@@ -184,6 +186,7 @@ def _by_library(sum_: _Sum, a: Array, b: Array) -> Array:
         assert sum_.shape is not None
         lhs, rhs = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(y, 0, -2)
         window = _correlated(sum_.window, x.shape[1:-1], sum_.shape[:-2], y.shape[1:-1])
+    lhs, window = _as_known(lhs, rhs.shape[:-2], window)
     numbers = lax.ConvDimensionNumbers(
         (0, last, *range(1, last)), (last, last - 1, *range(last - 1)), (0, last, *range(1, last))
     )
@@ -196,6 +199,31 @@ def _by_library(sum_: _Sum, a: Array, b: Array) -> Array:
     if sum_.wanted == W:
         out = jnp.moveaxis(out, 0, -2)
     return out.astype(sum_.dtype)
+
+
+def _as_known(lhs: Array, filter_: tuple[int, ...], window: Window) -> tuple[Array, Window]:
+    """The image padded beforehand where the library does not know how: it takes one at least as large
+    as the dilated filter and the result, in float64 without gaps. The compiler must not undo it.
+    """
+    spread = lhs.dtype != jnp.float32 and max(window.lhs_dilation, default=1) > 1
+    for n, k, (low, high), s, e, d in zip(
+        lhs.shape[1:-1], filter_, window.padding, window.strides, *window[2:], strict=True
+    ):
+        extent = (k - 1) * d
+        known = (n - 1) * e + 1
+        spread |= extent >= known or (known + low + high - extent - 1) // s >= known
+    if not spread:
+        return lhs, window
+    zero = jnp.zeros((), lhs.dtype)
+    lhs = lax.optimization_barrier(lax.pad(lhs, zero, _margins(window)))
+    none = ((0, 0),) * len(filter_)
+    return lhs, Window(window.strides, none, (1,) * len(filter_), window.rhs_dilation)
+
+
+def _margins(window: Window) -> list[tuple[int, int, int]]:
+    """What `lax.pad` adds to an image, its samples and channels apart."""
+    sides = zip(window.padding, window.lhs_dilation, strict=True)
+    return [(0, 0, 0), *((low, high, e - 1) for (low, high), e in sides), (0, 0, 0)]
 
 
 def _spread(window: Window, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> Window:
@@ -232,12 +260,9 @@ def _product(window: Window, options: dict[str, Any], x: Array, w: Array) -> Arr
 
     Patches are gathered along one axis after the other: six slices for a 3 × 3 filter, not nine.
     """
-    config = [
-        (low, high, e - 1)
-        for (low, high), e in zip(window.padding, window.lhs_dilation, strict=True)
-    ]
-    if any(any(one) for one in config):
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+    margins = _margins(window)
+    if any(map(any, margins)):
+        x = lax.pad(x, jnp.zeros((), x.dtype), margins)
     x = patches(x, w.shape[:-2], window.strides, window.rhs_dilation)
     space = range(w.ndim - 2)
     w = w.transpose(*reversed(space), w.ndim - 2, w.ndim - 1).reshape(-1, w.shape[-1])

@@ -32,7 +32,7 @@ from ntkdecay._checks import (
     shown,
     tree,
 )
-from ntkdecay._conv import Conv
+from ntkdecay._convolutions import fast
 from ntkdecay._extras import extra
 from ntkdecay._given import given
 
@@ -215,6 +215,7 @@ def _network(
         return applied(params, given(x))
 
     @functools.partial(jax.jit, inline=True)
+    @fast
     def applied(params: Any, x: Array) -> Array:
         if ntk:
             params = jax.tree.map_with_path(
@@ -284,8 +285,8 @@ class _CNN(nn.Module):
         def activation(x: Array) -> Array:
             return nn.relu(_BatchNorm(self.epsilon)(x) if self.batch_norm else x)
 
-        def conv(padding: str, bias: bool) -> Conv:
-            return Conv(self.filters, (3, 3), padding=padding, use_bias=bias)
+        def conv(padding: str, bias: bool) -> nn.Conv:
+            return nn.Conv(self.filters, (3, 3), padding=padding, use_bias=bias)
 
         inner_bias = self.bias and not self.batch_norm
         window = (self.pool, self.pool)
@@ -307,7 +308,7 @@ class _WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = Conv(16, (3, 3), use_bias=False)(x)
+        x = nn.Conv(16, (3, 3), use_bias=False)(x)
         for group, channels in enumerate((16, 32, 64)):
             for block in range(self.blocks):
                 stride = 2 if group > 0 and block == 0 else 1
@@ -325,7 +326,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        conv = functools.partial(Conv, self.channels, use_bias=False)
+        conv = functools.partial(nn.Conv, self.channels, use_bias=False)
         h = nn.relu(_BatchNorm(self.epsilon)(x))
         if x.shape[-1] != self.channels:
             x = conv((1, 1), self.stride, name="shortcut")(h)

@@ -1,9 +1,7 @@
 """The paper's networks: their sizes, symmetries and kernels, on tiny ones."""
 
 import functools
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 from jax.example_libraries import stax as layers
 
 from ntkdecay import homogeneity, kernels, networks, stax
-from ntkdecay._conv import Conv
+from ntkdecay._convolutions import convolution_p
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(4, 9, 9, 2))
@@ -159,14 +157,13 @@ def test_the_cnn_is_the_papers_in_the_library_the_paper_used():
     np.testing.assert_allclose(jax.jit(NORMALIZED.apply)(ours, IMAGES), expected, rtol=1e-9)
 
 
-def test_the_residual_networks_groups_have_the_published_sizes(monkeypatch):
+def test_the_residual_networks_groups_have_the_published_sizes():
     """Table 1 of Zagoruyko & Komodakis (2016), with N = 2 and k = 3."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # convolutions, not products
     network, x = networks.wide_resnet(16, 3), jax.ShapeDtypeStruct((1, 32, 32, 3), float)
     convolutions = [
         (eqn.invars[1].aval.shape[0], eqn.outvars[0].aval.shape[1:])
         for eqn in jax.make_jaxpr(network.apply)(shapes(network, *x.shape), x).eqns
-        if eqn.primitive is jax.lax.conv_general_dilated_p
+        if eqn.primitive is convolution_p
     ]
     groups = [(32, 32, 48), (16, 16, 96), (8, 8, 192)]
     blocks = [conv for group in groups for conv in [(1, group)] + [(3, group)] * 4]
@@ -248,22 +245,18 @@ def test_what_makes_no_network_is_refused():
             wrong()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(3, 1, "SAME"), (3, 2, "VALID"), (1, 2, "SAME")]
+    ("network", "module"),
+    [
+        (NORMALIZED, networks._CNN(3, True, 5, 6, 2, True, 0.0)),
+        (RESNET, networks._WideResNet(1, 1, 3, 0.0)),
+    ],
+    ids=["CNN", "residual"],
 )
-def test_the_convolution_is_flax_s_by_products_and_otherwise(
-    monkeypatch, backend, size, stride, padding
-):
-    arguments = 4, (size, size), stride, padding
-    flax_s = nn.Conv(*arguments[:3], padding=padding)
-    params = flax_s.init(KEY, IMAGES)
-    expected: Any = flax_s.apply(params, IMAGES)
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    ours = Conv(*arguments)
-    jax.tree.map(np.testing.assert_array_equal, ours.init(KEY, IMAGES), params)
-    traced = jax.jit(ours.apply).trace(params, IMAGES)
-    assert ("conv_general_dilated" in str(traced.jaxpr)) == (backend == "gpu")
-    np.testing.assert_allclose(
-        traced.lower().compile()(params, IMAGES), expected, rtol=1e-9, atol=1e-12
-    )
+def test_a_network_is_its_flax_module_with_fast_convolutions(network, module):
+    """Called as it is, too, not in `training` alone."""
+    params = network.init(KEY, IMAGES)
+    plain = functools.partial(module.apply, {"params": params})
+    np.testing.assert_allclose(network.apply(params, IMAGES), plain(IMAGES), rtol=1e-9, atol=1e-12)
+    assert "conv_general_dilated" in str(jax.make_jaxpr(plain)(IMAGES))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(network.apply)(params, IMAGES))

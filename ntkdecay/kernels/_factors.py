@@ -201,8 +201,8 @@ def _jacobian(leaf: Leaf, f_ndim, apart) -> Array:
     """Its Jacobian, each axis that y shares with w in the place of y's.
 
     A product of matrices where the rules give a ∂y/∂w no larger than itself, as the patches of a
-    convolution's input: on a CPU several times as fast as reverse mode, which convolves sample by
-    sample, and there one sample at a time, to stay in the cache. Else by reverse mode.
+    convolution's input; else by reverse mode. Where the program is lowered for a CPU it is one
+    product a sample after the other, to stay in the cache; elsewhere one of all samples.
     """
     assert leaf.uses is not None
     if leaf.jacobian is not None:
@@ -214,11 +214,13 @@ def _jacobian(leaf: Leaf, f_ndim, apart) -> Array:
     for use in leaf.uses:
         df_dy, axes1, dy_dw, axes2, out = _alone(use, f_ndim, apart)
         summed = set(axes1) & set(axes2) - set(out)
-        if apart and summed and jax.default_backend() == "cpu":
-            one = partial(_einsum, axes1[1:], axes2[1:], out[1:])
-            total += lax.map(one, (df_dy, dy_dw))
+        together = partial(_einsum, axes1, axes2, out)
+        one = partial(_einsum, axes1[1:], axes2[1:], out[1:])
+        if apart and summed:
+            each = partial(lax.map, one)
+            total += lax.platform_dependent((df_dy, dy_dw), cpu=each, default=together)
         else:
-            total += _einsum(axes1, axes2, out, (df_dy, dy_dw))
+            total += together((df_dy, dy_dw))
     return total
 
 

@@ -30,7 +30,7 @@ from ntkdecay._checks import (
     sequence,
     tree,
 )
-from ntkdecay._conv import Conv
+from ntkdecay._convolutions import fast
 from ntkdecay._extras import extra
 from ntkdecay._given import given
 from ntkdecay.networks import BATCH, SIZE, Network
@@ -212,6 +212,7 @@ def _network(
         return applied(params, given(x))
 
     @functools.partial(jax.jit, inline=True)
+    @fast
     def applied(params: Any, x: Array) -> Array:
         features: Any = module.apply(
             {"params": params}, jnp.asarray(x, jax.tree.leaves(params)[0].dtype)
@@ -242,8 +243,8 @@ def _check_images(x: Array) -> None:
         )
 
 
-def _conv(channels: int, size: int = 3, stride: int = 1) -> Conv:
-    return Conv(channels, (size, size), stride, use_bias=False)
+def _conv(channels: int, size: int = 3, stride: int = 1) -> nn.Conv:
+    return nn.Conv(channels, (size, size), stride, use_bias=False)
 
 
 class _Dense(nn.Module):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkdecay._checks import is_traced
+from ntkdecay._cpu_convolutions import Y
 from ntkdecay._host import on_host, operation
 from ntkdecay._host_rules import NoRule
 from ntkdecay.kernels._program._builder import BATCH, local_of
@@ -136,6 +137,12 @@ class Walk(Layers):
             expressions = tuple(one.expression if isinstance(one, Data) else one for one in inputs)
             return Data(Expression(equation, expressions), equation.outvars[0].aval.shape)
         inputs = [self._settled(equation, one) for one in inputs]
+        if (
+            name == "convolution"
+            and equation.params["wanted"] == Y
+            and not equation.params["levels"]
+        ):
+            name = "conv_general_dilated"
         special = {
             "dot_general": self._dense,
             "conv_general_dilated": self._conv,
