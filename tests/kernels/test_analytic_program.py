@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntkdecay import networks, stax
+from ntkdecay._convolutions import fast
 from ntkdecay.kernels import analytic
 
 V = np.random.default_rng(0).normal(size=(4, 6))
@@ -251,6 +252,20 @@ def test_equinox_images_with_channels_first():
     )
     off = ~np.eye(3, dtype=bool)
     np.testing.assert_allclose(ours[off], kernel(jnp.asarray(IMAGES), None, "ntk")[off], rtol=1e-12)
+
+
+def test_convolutions_that_were_made_fast():
+    """As those of the library's own networks are."""
+    model = nn.Sequential(
+        [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(2, (2, 2)), lambda x: x.mean((1, 2))]
+    )
+    params = model.init(KEY, IMAGES)
+    variances = fan_in_variances(params, last)
+    found, expected = (
+        analytic(f, params, IMAGES, IMAGES2, variances=variances)
+        for f in (fast(model.apply), model.apply)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_ntk_parameterization_and_layer_norm_scales():
