@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
+from jax.sharding import SingleDeviceSharding
 from tqdm import tqdm
 
 Kernel = Callable[[Array, Array | None], Any]
@@ -136,18 +137,46 @@ def _write(result: Any, block: Any, row: int, column: int, diagonal: bool) -> No
             target[...] = part[: target.shape[0], : target.shape[1]]
 
 
-def tile_within(needed: Callable[[int], int], largest: int, max_bytes: int) -> int:
-    """The largest tile found that takes at most `max_bytes`; needed(tile): the bytes of a block."""
-    tile = largest
-    while (bytes_ := needed(tile)) > max_bytes:
+def tile_within(
+    block: Callable[[int], int], largest: int, whole: int, max_bytes: int
+) -> int | None:
+    """The largest tile found that takes at most `max_bytes`; None if the kernel takes no more in one.
+
+    Args:
+        block: block(tile), the bytes of a block.
+        largest: how many samples there are.
+        whole: the bytes of the kernel in one.
+    """
+    if whole <= max_bytes:
+        return None
+    tile, bytes_, power = largest, whole, 1.4  # memory grows as the tile or as its square
+    while bytes_ > max_bytes:
         if tile == 1:
             raise ValueError(
                 f"`max_bytes` is {max_bytes}, but the kernel of a single pair of samples takes "
                 f"{bytes_} bytes."
             )
-        # memory grows between linearly and quadratically with the tile
-        tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / bytes_) ** 0.7)))
+        last = tile, bytes_
+        tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / bytes_) ** (1 / power))))
+        bytes_ = block(tile)
+        power = np.clip(np.log(last[1] / bytes_) / np.log(last[0] / tile), 0.5, 2.0)
     return tile
+
+
+def bytes_of(lowered: Any) -> int:
+    """What a program takes beside its inputs."""
+    stats = lowered.compile().memory_analysis()
+    return stats.temp_size_in_bytes + stats.output_size_in_bytes
+
+
+def placed_shapes(tree: Any) -> Any:
+    """The shapes of arrays that lie where `on_devices` puts those of its first block."""
+    place = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=place), tree)
+
+
+def shapes_of(tree: Any) -> Any:
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), tree)
 
 
 def _symmetric(kernel: Kernel, transposition: tuple[int, ...]) -> Callable[[Array], Any]:

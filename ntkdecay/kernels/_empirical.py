@@ -24,7 +24,7 @@ from ntkdecay._checks import (
     tree,
 )
 from ntkdecay._program import Program
-from ntkdecay._tiles import by_tiles, on_devices, tile_within
+from ntkdecay._tiles import by_tiles, bytes_of, on_devices, placed_shapes, shapes_of, tile_within
 from ntkdecay.kernels._apart import check_apart
 from ntkdecay.kernels._checks import (
     ApplyFn,
@@ -140,9 +140,10 @@ def empirical_ntk(
     functions = (network.f1, network.f2)
     largest = max(len(a), 0 if b is None else len(b))
     if max_bytes is not None:
+        whole = bytes_of(_whole.lower(*options, None, *shapes_of((functions, params, a, b))))
         needed = partial(_needed, options, functions, params, a)
-        fits = tile_within(needed, largest, max_bytes)
-        tile = fits if tile is None else min(fits, tile)
+        fits = tile_within(needed, largest, whole, max_bytes)
+        tile = min((t for t in (fits, tile) if t is not None), default=None)
     kernel = None
     if tile is not None and tile < largest and not is_traced(functions, params, a, b):
         axes = transposition(out.ndim, trace, diagonal)
@@ -164,10 +165,8 @@ def _block(method, apart, trace, diagonal, per_layer, given, x1, x2) -> Any:
 
 def _needed(options: tuple, functions: tuple, params: Any, x: Array, tile: int) -> int:
     """Bytes that a block of so many samples takes, compiled once."""
-    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), (functions, params))
     samples = jax.ShapeDtypeStruct((tile, *x.shape[1:]), x.dtype)
-    stats: Any = _block.lower(*options, shapes, samples, samples).compile().memory_analysis()
-    return stats.temp_size_in_bytes + stats.output_size_in_bytes
+    return bytes_of(_block.lower(*options, *placed_shapes(((functions, params), samples, samples))))
 
 
 @partial(jax.jit, static_argnums=range(6))

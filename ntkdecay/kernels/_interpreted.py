@@ -27,7 +27,7 @@ from ntkdecay._checks import (
 )
 from ntkdecay._program import Program as Read
 from ntkdecay._program import read
-from ntkdecay._tiles import by_tiles, on_devices, tile_within
+from ntkdecay._tiles import by_tiles, bytes_of, on_devices, placed_shapes, shapes_of, tile_within
 from ntkdecay.kernels._checks import check_dtypes, exact
 from ntkdecay.kernels._program._builder import BATCH
 from ntkdecay.kernels._program._nodes import kernel_of
@@ -134,8 +134,9 @@ def analytic(
     block: Any = partial(_block, program, get)
     if max_bytes is not None:
         largest = max(len(a), 0 if b is None else len(b))
-        fits = tile_within(partial(_needed, program, get, numbers, a), largest, max_bytes)
-        tile = fits if tile is None else min(fits, tile)
+        whole = bytes_of(_whole.lower(program, get, None, *shapes_of((numbers, a, b))))
+        fits = tile_within(partial(_needed, program, get, numbers, a), largest, whole, max_bytes)
+        tile = min((t for t in (fits, tile) if t is not None), default=None)
     kernel = None
     tiled = tile is not None and tile < max(len(a), 0 if b is None else len(b))
     if tiled and tile is not None and not any(isinstance(v, Tracer) for v in (a, b)):
@@ -196,8 +197,7 @@ def _block(program: Program, get: str, laws: Array, x1: Array, x2: Array) -> Arr
 def _needed(program: Program, get: str, laws: Array, x: Array, tile: int) -> int:
     """Bytes that a block of so many samples takes."""
     samples = jax.ShapeDtypeStruct((tile, *x.shape[1:]), x.dtype)
-    stats: Any = _block.lower(program, get, laws, samples, samples).compile().memory_analysis()
-    return stats.temp_size_in_bytes + stats.output_size_in_bytes
+    return bytes_of(_block.lower(program, get, *placed_shapes((laws, samples, samples))))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

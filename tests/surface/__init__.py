@@ -44,6 +44,7 @@ class Call(NamedTuple):
 Maker = Callable[..., Call]  # maker(other: bool = False) -> Call
 
 CALLS: dict[str, Maker] = {}
+HARDER: dict[str, Maker] = {}  # more calls of some functions, larger ones
 EXEMPT: dict[str, str] = {}  # public name: why it has no call
 RESULT = "a result, made by the package alone"
 
@@ -57,6 +58,11 @@ def call(name: str) -> Callable[[Maker], Maker]:
         return maker
 
     return register
+
+
+def harder(name: str) -> Callable[[Maker], Maker]:
+    """Register one more call, "package.name of what"."""
+    return lambda maker: HARDER.setdefault(name, maker)
 
 
 for module in pkgutil.iter_modules(__path__):
