@@ -15,5 +15,9 @@ def at_once() -> AbstractContextManager[None]:
     Where none is traced, `jax.ensure_compile_time_eval` would make a program of every constant of the functions
     that are compiled in it.
     """
-    traces = is_traced(device_put(0.0))
-    return jax.ensure_compile_time_eval() if traces else contextlib.nullcontext()
+    return jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext()
+
+
+def tracing() -> bool:
+    """Whether a program is being traced."""
+    return is_traced(device_put(0.0))

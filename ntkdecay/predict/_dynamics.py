@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ntkdecay.predict._state import Loss, Wide
@@ -27,11 +28,12 @@ def oscillator(
     x = (friction**2 / 4 - l2) * t**2
     # C = cosh √x, S = sinh √x / √x, entire in x; with e^{−μt/2} nothing overflows
     small, above = jnp.abs(x) < 0.01, x > 0
-    cosh = sinhc = jnp.ones_like(x)
-    near = jnp.where(small, x, 0.0)
+    near = jnp.where(small, x, 0.0)[None]
+    entire = jnp.ones((2, *x.shape), x.dtype)
     for n in range(5, 0, -1):
-        cosh = 1 + cosh * near * (1 / ((2 * n - 1) * 2 * n))
-        sinhc = 1 + sinhc * near * (1 / (2 * n * (2 * n + 1)))
+        terms = np.array([[(2 * n - 1) * 2 * n], [2 * n * (2 * n + 1)]], x.dtype)
+        entire = 1 + entire * (near / terms)
+    cosh, sinhc = entire
     damped = jnp.exp(-friction * t / 2)
     root = jnp.sqrt(jnp.where(small, 1.0, jnp.abs(x)))
     # the slower of the two real rates, −μt/2 + √x, without cancellation
@@ -55,6 +57,9 @@ def weighted(each: Array, g: Array) -> Array:
     return (each[:, None, None] * g).sum(-3) if each.size > 1 else each[0] * g[..., 0, :, :]
 
 
+Factors = tuple[Array, Array]  # A, which multiplies f_0, and F_l
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """y' = F(t, y) with y of shape (1 or 2, 2, layers, m, o): w and g, and with momentum their velocities."""
@@ -74,6 +79,14 @@ class Dynamics:
         names = ("net", "f0", "l2", "friction", "start", "a", "velocity")
         return replace(self, **{name: jax.lax.stop_gradient(getattr(self, name)) for name in names})
 
+    def falling(self, t: Array) -> tuple[Factors, Array]:
+        """`factors`, and how fast F_l change."""
+        a, velocity = self.scale(t)
+        if self.friction is None:
+            velocity = jnp.zeros_like(a) if self.net.l2_from == "init" else -self.l2 * a
+        at, (_, fall) = jax.jvp(self.net.factors, (a,), (velocity,))
+        return at, fall
+
     def scale(self, t: Array) -> tuple[Array, Array]:
         """a and its velocity at t."""
         if self.net.l2_from == "init":
@@ -86,15 +99,17 @@ class Dynamics:
         """Θ_l w_l."""
         return products(self.net.kernels, w)
 
-    def outputs(self, t: Array, y: Array) -> Array:
-        """f, (m, o)."""
-        whole, each = self.net.factors(self.scale(t)[0])
-        return whole * self.f0 + weighted(each, y[0, 1])
+    def factors(self, t: Array) -> Factors:
+        """A and F_l at t."""
+        return self.net.factors(self.scale(t)[0])
 
-    def change(self, t: Array, y: Array) -> Array:
+    def outputs(self, at: Factors, y: Array) -> Array:
+        """f, (m, o)."""
+        return at[0] * self.f0 + weighted(at[1], y[0, 1])
+
+    def change(self, at: Factors, y: Array) -> Array:
         """What an increment of the outermost part of `y` is in f, (1 or 2, m, o)."""
-        _, each = self.net.factors(self.scale(t)[0])
-        return weighted(each, y[:, 1])
+        return weighted(at[1], y[:, 1])
 
     def slope(self, f: Array) -> Array:
         """∂L/∂f."""
@@ -102,8 +117,8 @@ class Dynamics:
 
     def force(self, t: Array, y: Array) -> Array:
         """−λ(w, g) − F (∂L/∂f, Θ ∂L/∂f), (2, layers, m, o)."""
-        _, each = self.net.factors(self.scale(t)[0])
-        w = each[:, None, None] * self.slope(self.outputs(t, y))[None]
+        at = self.factors(t)
+        w = at[1][:, None, None] * self.slope(self.outputs(at, y))[None]
         return -self.l2[None, :, None, None] * y[0] - jnp.stack([w, self.products(w)])
 
     def __call__(self, t: Array, y: Array) -> Array:
@@ -116,18 +131,17 @@ class Dynamics:
         """H v."""
         return jax.jvp(self.slope, (f,), (v,))[1]
 
-    def values(self, t: Array, y: Array) -> Array:
+    def values(self, at: Factors, y: Array) -> Array:
         """f, and with momentum its velocity but for that of the start, (1 or 2, m, o)."""
-        f = self.outputs(t, y)[None]
-        return f if self.friction is None else jnp.concatenate([f, self.change(t, y)[1:]])
+        f = self.outputs(at, y)[None]
+        return f if self.friction is None else jnp.concatenate([f, self.change(at, y)[1:]])
 
-    def stiffest(self, t: Array, y: Array, v: Array) -> tuple[Array, Array]:
+    def stiffest(self, at: Factors, y: Array, v: Array) -> tuple[Array, Array]:
         """The fastest rate, from below, by two steps of power iteration on Σ F_l² Θ_l H, and the next `v`.
 
         In the product of Θ, in which it is self-adjoint: |Hv|² = Hv·(Σ F_l² Θ_l Hv).
         """
-        _, each = self.net.factors(self.scale(t)[0])
-        f, tiny = self.outputs(t, y), jnp.finfo(v.dtype).tiny
+        f, tiny, each = self.outputs(at, y), jnp.finfo(v.dtype).tiny, at[1]
 
         def onward(_: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             v, size, _ = state
@@ -136,16 +150,16 @@ class Dynamics:
             size = jnp.sqrt(jnp.maximum(jnp.vdot(w, v), 0.0))
             return v, size, size
 
-        v, _, rate = jax.lax.fori_loop(0, 2, onward, (v, jnp.linalg.norm(v), jnp.zeros_like(t)))
+        size = jnp.linalg.norm(v)
+        v, _, rate = jax.lax.fori_loop(0, 2, onward, (v, size, jnp.zeros_like(size)))
         return self._rate(rate), v
 
-    def rate(self, t: Array, apart: Array, change: Array) -> tuple[Array, Array]:
+    def rate(self, at: Factors, apart: Array, change: Array) -> tuple[Array, Array]:
         """The same from two points that are `apart` and how F changes between them."""
-        _, each = self.net.factors(self.scale(t)[0])
         force = (
             change[0, 1] if self.friction is None else change[1, 1] + self.friction * apart[1, 1]
         )
-        v, apart = weighted(each, force), weighted(each, apart[0, 1])
+        v, apart = weighted(at[1], force), weighted(at[1], apart[0, 1])
         tiny = jnp.finfo(v.dtype).tiny
         return self._rate(jnp.linalg.norm(v) / jnp.maximum(jnp.linalg.norm(apart), tiny)), v
 
@@ -153,14 +167,13 @@ class Dynamics:
         rate = rate if self.friction is None else jnp.sqrt(rate)
         return jnp.maximum(rate, self.slow())
 
-    def ahead(self, t: Array, rate: Array, left: Array) -> Array:
-        """∫ of the fastest rate, now `rate`, until `left` later: the kernel's part of it decays, λ and μ do not."""
-        a, velocity = self.scale(t)
-        if self.friction is None:
-            velocity = jnp.zeros_like(a) if self.net.l2_from == "init" else -self.l2 * a
-        each, fall = jax.jvp(lambda a: self.net.factors(a)[1], (a,), (velocity,))
+    def ahead(self, at: Factors, fall: Array, rate: Array, left: Array) -> Array:
+        """∫ of the fastest rate, now `rate`, until `left` later: the kernel's part of it decays, λ and μ do not.
+
+        `fall` is how fast F_l changes.
+        """
         power = 2 if self.friction is None else 1
-        decay = power * (-fall / jnp.maximum(each, jnp.finfo(each.dtype).tiny)).min()
+        decay = power * (-fall / jnp.maximum(at[1], jnp.finfo(fall.dtype).tiny)).min()
         decays = decay > 0
         safe = jnp.where(decays, decay, 1.0)
         lasting = jnp.where(decays, -jnp.expm1(-safe * left) / safe, left)
@@ -172,8 +185,8 @@ class Dynamics:
 
     def solver(self, t: Array, y: Array, sigma: Array) -> Callable[[Array], Array]:
         """r ↦ (σ − J)^{−1} r: eliminating w leaves an equation in f, (1 + Σ_l F_l²/rate_l Θ_l H) δf = r'."""
-        _, each = self.net.factors(self.scale(t)[0])
-        f = self.outputs(t, y)
+        at = self.factors(t)
+        each, f = at[1], self.outputs(at, y)
         if self.friction is None:
             rate = sigma + self.l2
         else:

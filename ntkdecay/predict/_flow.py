@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._at_once import tracing
 from ntkdecay._checks import (
     Rule,
     array,
@@ -26,8 +27,9 @@ from ntkdecay._checks import (
 )
 from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
 from ntkdecay.predict._dynamics import Dynamics, products
+from ntkdecay.predict._eigenbasis import falls_into_modes, price_of_modes
 from ntkdecay.predict._given_solver import trajectory_by
-from ntkdecay.predict._integrate import LATE, STUCK, Marks, Options, differentiable
+from ntkdecay.predict._integrate import LATE, PRESSED, STUCK, Options
 from ntkdecay.predict._rates import before, boundaries, of_layers
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._schedule import PiecewiseConstant, rate
@@ -41,6 +43,15 @@ from ntkdecay.predict._state import (
     predictor,
     program,
     wide_network,
+)
+from ntkdecay.predict._trajectory import (
+    Differentiated,
+    Marks,
+    differentiable,
+    ended,
+    first_part,
+    joined,
+    onwards,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +141,8 @@ def gradient_descent(
         solver: of diffrax, for those who want one. By default Tsit5, explicit, whose steps are at most about 3/γ_max
             long, with γ_max the fastest rate of the flow; where that is what limits them, what costs least from there
             on: without momentum Runge-Kutta-Chebyshev, whose number of products with the kernels grows as the root of
-            γ_max t, or Rodas5P, which factorizes a matrix of outputs² in each of few steps.
+            γ_max t, or Rodas5P, which factorizes a matrix of outputs² in each of few steps. Where `loss` is, by its program,
+            a sum of squares without weights, and the kernel one, Rodas5P in the kernel's eigenbasis.
         rtol, atol: of a step, in f on the training points, root mean square; by default 1e-6 and 1e-8 in float64,
             1e-4 and 1e-5 in float32. At an eigenvalue ratio of 1e8 rounding forbids much tighter ones.
         max_steps: an error after as many.
@@ -157,7 +169,22 @@ def gradient_descent(
         raise ValueError(
             "`solver` is given, but a solver of diffrax does not know where `l2` changes; leave `solver` None."
         )
-    run = program(_flow, loss, solver, max_steps)
+
+    def run(*arguments: Any) -> tuple[Any, Any]:
+        """By explicit steps; the program of all others is compiled for flows that ask for it, or are traced."""
+        if solver is not None or tracing() or is_traced(arguments):
+            return program(_flow, loss, solver, max_steps, "whole")(*arguments)
+        try:
+            after, (status, left) = program(_flow, loss, solver, max_steps, "explicit")(*arguments)
+        except Differentiated:
+            status = None
+        if status is None or is_traced(status):  # the loss has captured a traced number
+            return program(_flow, loss, solver, max_steps, "whole")(*arguments)
+        if status != PRESSED:
+            return after, status
+        net, settings, *others = arguments
+        rest = program(_flow, loss, solver, max_steps, "rest")
+        return rest(net, (settings, left), *others)
 
     def clock(t: Any, age: Any) -> tuple[Any, Any]:
         t = np.inf if t is None else t
@@ -176,18 +203,21 @@ def gradient_descent(
     return predictor(net, settings, clock, run, finished)
 
 
-def _flow(loss: Loss, solver: Any, max_steps: int) -> Advance:
-    """How the program of a flow advances the state."""
+def _flow(
+    loss: Loss, solver: Any, max_steps: int, part: Literal["explicit", "rest", "whole"]
+) -> Advance:
+    """How the program of a flow advances the state: as far as explicit steps go, from there on, or all the way."""
 
     def advance(
         net: Wide,
-        settings: Settings,
+        settings: Any,
         times: Array,
         point: Point,
         velocity: Point,
         f0: Array,
         age: Array,
-    ) -> tuple[Point, Point, Array, Array]:
+    ) -> tuple[Point, Point, Array, Any]:
+        settings, left = settings if part == "rest" else (settings, None)
         unit, friction = settings.learning_rate, None
         if settings.momentum is not None:
             unit = jnp.sqrt(unit)
@@ -208,14 +238,19 @@ def _flow(loss: Loss, solver: Any, max_steps: int) -> Advance:
             return Dynamics(net, loss, f0, l2, friction, start, a, v, bool(edges))
 
         own = (net, f0, marks.l2[0], friction, point.a, velocity.a, constants)
-        if solver is None:
-            cost = price(*net.outputs_shape, len(net.kernels))
-            options = Options(max_steps, cost, friction is None)
-            found, status = differentiable(dynamics, options, (own, y, marks, settings.tolerance))
+        flow, tolerance = dynamics(*own), settings.tolerance
+        options = _options(flow, max_steps)
+        if solver is not None:
+            found, status = trajectory_by(solver, flow, y, marks, tolerance, max_steps)
+        elif part == "whole":
+            found, status = differentiable(dynamics, options, (own, y, marks, tolerance))
+        elif part == "explicit":
+            found, stage = first_part(dynamics, options, (own, y, marks, tolerance))
+            status = ended(stage, marks), (found, stage)
         else:
-            found, status = trajectory_by(
-                solver, dynamics(*own), y, marks, settings.tolerance, max_steps
-            )
+            before, stage = left  # pyright: ignore[reportGeneralTypeIssues]
+            after, status = onwards(flow, stage, marks, tolerance, options)
+            found = joined(before, after, stage, marks)
         w, a, v_a = jax.tree.map(lambda leaf: leaf[order], found)
         v_w = jnp.zeros_like(w[:, 0, 0]) if friction is None else w[:, 1, 0]
         return Point(a, w[:, 0, 0]), Point(v_a, v_w), age + times, status
@@ -246,11 +281,15 @@ def _marks(
     return Marks(marks, goal, rates), jnp.argsort(order)[: times.size]
 
 
-def price(m: int, o: int, layers: int) -> float:
-    """What a step of Rodas5P costs in products with the kernels, by operations; inf where its matrix is too large."""
+def _options(flow: Dynamics, max_steps: int) -> Options:
+    """What steps of each kind cost in products with the kernels, by operations; inf where a matrix is too large."""
+    (m, o), layers, real = flow.f0.shape, len(flow.net.kernels), flow.friction is None
+    product = layers * max(m * m * o / 1e10, m * m / 1e9) + 5e-6
+    if falls_into_modes(flow.net, flow.loss):
+        basis, step = price_of_modes(m, o)
+        return Options(max_steps, step / product, real, basis / product)
     size = m * o
     if size > 6000:
-        return np.inf
-    product = layers * max(m * m * o / 1e10, m * m / 1e9) + 5e-6
+        return Options(max_steps, np.inf, real)
     solve = size**3 / 2e10 + size**2 * (m / 1e10 + 2e-8)
-    return (16 * product + solve + 5e-5) / product
+    return Options(max_steps, (16 * product + solve + 5e-5) / product, real)

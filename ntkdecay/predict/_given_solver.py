@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from ntkdecay.predict._dynamics import Dynamics, products
-from ntkdecay.predict._integrate import GOING, LATE, STUCK, Marks, Seen
+from ntkdecay.predict._integrate import GOING, LATE, STUCK
+from ntkdecay.predict._trajectory import Marks, Seen
 
 
 def trajectory_by(

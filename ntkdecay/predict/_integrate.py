@@ -2,12 +2,11 @@
 
 Tsit5 goes as long as accuracy limits its steps. Where stability does, the products with the kernels still to
 come at this length are weighed against those of a stabilized method and the factorizations of Rodas5P, and what
-is cheapest goes on; Tsit5 comes back where its steps could be nearly as long. A derivative is that of the steps
-taken; backwards, of Tsit5's and Rodas5P's.
+is cheapest goes on; Tsit5 comes back where its steps could be nearly as long. A walk stops, PRESSED by stability,
+where a step of a kind is due that its program does not hold.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay.predict._checks import refuse
-from ntkdecay.predict._dynamics import Dynamics
-from ntkdecay.predict._linear import linear_call
+from ntkdecay.predict._dynamics import Dynamics, Factors
 from ntkdecay.predict._stabilized import WEIGHTS as STABILIZED_WEIGHTS
 from ntkdecay.predict._stabilized import most_stages, reach, stabilized_step
 from ntkdecay.predict._steps import (
@@ -43,11 +40,16 @@ class Options(NamedTuple):
     max_steps: int
     price: float  # of an implicit step in products with the kernels; inf: there are none
     stabilized: bool  # whether the fast rates are real, as a stabilized step needs them
+    basis: float | None = (
+        None  # the price of the kernel's eigenbasis, where the flow falls into modes
+    )
     reverse: bool = False  # whether its loops can be differentiated backwards
 
     @property
     def kinds(self) -> tuple[int, ...]:
         """The kinds of step there are: of stabilized and implicit ones both, unless one is hardly ever worth it."""
+        if self.basis is not None:
+            return (EXPLICIT, IMPLICIT)
         stabilized = self.stabilized and not self.reverse and self.price > 40
         implicit = self.price < (500 if stabilized else np.inf)
         return (EXPLICIT, *[STABILIZED] * stabilized, *[IMPLICIT] * implicit)
@@ -76,15 +78,13 @@ class Walk(NamedTuple):
     weights: Array  # of its increments, (STAGES, 4)
     tried: Tried  # the last one, whose slope is F(t, y)
     slope: Array  # F(t, y)
+    at: Factors  # of t
+    size: Array  # of f and its velocity, (1 or 2,)
     resting: Array  # a speed of f that is none
-    end: Array  # GOING, STILL: nothing moves any more, or STUCK: no step is short enough
+    end: Array  # GOING, STILL: nothing moves any more, STUCK: no step is short enough, or PRESSED
 
 
-STIFF_BACKWARDS = (
-    "A stiff flow of so many outputs has no derivative backwards within `max_steps`; take `jax.jvp`, earlier times, or "
-    "fewer samples."
-)
-GOING, STILL, STUCK, LATE = range(4)  # LATE: `max_steps` are over
+GOING, STILL, STUCK, LATE, PRESSED = range(5)  # LATE: `max_steps` are over
 
 
 def rms(x: Array) -> Array:
@@ -95,9 +95,11 @@ def rms(x: Array) -> Array:
 def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
     """The walk before its first step, whose length is a fraction of the time in which f moves."""
     slope = dynamics(t, y)
-    now, still = jax.lax.stop_gradient((t, y, slope)), dynamics.still()
-    f, moved = rms(still.values(*now[:2])).max(), rms(still.change(now[0], now[2])).max()
-    h = jnp.where(moved > 0, 0.1 * tolerance[0] ** 0.2 * (f + tolerance[0]) / moved, 1.0)
+    (now, *ends), still = jax.lax.stop_gradient((t, y, slope)), dynamics.still()
+    at = still.factors(now)
+    size, moved = rms(still.values(at, ends[0])), rms(still.change(at, ends[1])).max()
+    h = 0.1 * tolerance[0] ** 0.2 * (size.max() + tolerance[0]) / moved
+    h = jnp.where(moved > 0, h, 1.0)
     one, zero = jnp.ones_like(t), jnp.zeros_like(t)
     # each as differentiable as it will be, so that a derivative of the loop is traced once
     nothing, length = 0 * y, 1 + 0 * t
@@ -114,6 +116,8 @@ def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
         weights=jnp.asarray(TSIT5_WEIGHTS, y.dtype),
         tried=Tried(Step(increments, y, slope, nothing), length, one, jnp.zeros_like(y[0, 0, 0])),
         slope=slope,
+        at=at,
+        size=size,
         resting=jnp.finfo(y.dtype).eps ** 0.75 * moved,
         end=jnp.where(jnp.isfinite(moved), GOING, STUCK),
     )
@@ -124,7 +128,7 @@ def explicit(dynamics: Dynamics, walk: Walk, h: Array, tolerance: Array, tried: 
     step = explicit_step(dynamics, walk.t, walk.y, walk.slope, h)
     row = jnp.asarray(TSIT5_A[6] - TSIT5_A[5], walk.y.dtype)
     change = (step.increments[6] - step.increments[5]) / h
-    ends = jax.lax.stop_gradient((walk.t + h, combine(row, step.increments), change))
+    ends = jax.lax.stop_gradient((walk.at, combine(row, step.increments), change))
     return Tried(step, h, *dynamics.still().rate(*ends))
 
 
@@ -167,31 +171,45 @@ def onward(
     last: Array,
     tolerance: Array,
     options: Options,
+    here: tuple[int, ...],
 ) -> Walk:
-    """A step of the walk, or a shorter one proposed; one of several that has arrived pays for none."""
+    """A step of a kind that is `here`, or a shorter one proposed; one of several that has arrived pays for none."""
     h = jnp.where(walk.t < goal, jnp.minimum(walk.h, goal - walk.t), 1.0)
     tried = walk.tried
 
     def stiffest(tried: Tried) -> Tried:
-        now = jax.lax.stop_gradient((walk.t, walk.y, tried.direction))
+        now = jax.lax.stop_gradient((walk.at, walk.y, tried.direction))
         rate, direction = dynamics.still().stiffest(*now)
         return tried._replace(rate=rate, direction=direction)
 
-    if len(options.kinds) > 1:
+    if len(here) > 1:
         tried = when(going & (walk.kind != EXPLICIT), stiffest, tried, options.reverse)
-    for kind in options.kinds:
+    for kind in here:
         step = partial(STEPS[kind], dynamics, walk, h, tolerance)
-        tried = when(going & (walk.kind == kind), step, tried, options.reverse)
+        if len(here) == 1:
+            tried = step(tried)
+        else:
+            tried = when(going & (walk.kind == kind), step, tried, options.reverse)
     step, t = tried.step, jnp.where(tried.h == goal - walk.t, goal, walk.t + tried.h)
-    taken, following, error, kind, count, end = judged(
-        dynamics.still(), *jax.lax.stop_gradient((walk, tried, t, goal, last, tolerance)), options
+    taken, (following, error, *found) = judged(
+        dynamics.still(),
+        *jax.lax.stop_gradient((walk, tried, t, goal, last, tolerance)),
+        options,
+        here,
     )
+    after = (t, step.y, step.slope, error, *found[:2])
+    before = (walk.t, walk.y, walk.slope, walk.error, walk.at, walk.size)
+    after = jax.tree.map(lambda x, y: jnp.where(taken, x, y), after, before)
+    t, y, slope, error, at, size = after
+    kind, count, end = found[2:]
     return walk._replace(
-        t=jnp.where(taken, t, walk.t),
-        y=jnp.where(taken, step.y, walk.y),
-        slope=jnp.where(taken, step.slope, walk.slope),
+        t=t,
+        y=y,
+        slope=slope,
+        at=at,
+        size=size,
         h=following,
-        error=jnp.where(taken, error, walk.error),
+        error=error,
         steps=walk.steps + 1,
         kind=kind,
         count=count,
@@ -211,13 +229,14 @@ def judged(
     last: Array,
     tolerance: Array,
     options: Options,
-) -> tuple[Array, ...]:
-    """Whether a step is taken, the next one's length, the error, the next one's kind, its count, and whether it ends."""
-    step, h = tried.step, tried.h
-    old, new = dynamics.values(walk.t, walk.y), dynamics.values(t, step.y)
-    allowed = tolerance[1] + tolerance[0] * jnp.maximum(rms(old), rms(new))
-    error = (rms(dynamics.change(t, step.error)) / allowed).max()
-    moved = rms(dynamics.change(t, step.slope))
+    here: tuple[int, ...],
+) -> tuple[Array, tuple[Any, ...]]:
+    """Whether a step is taken; the next one's length, the error, `at`, `size`, the next one's kind, its count, the end."""
+    step, h, (at, fall) = tried.step, tried.h, dynamics.falling(t)
+    size = rms(dynamics.values(at, step.y))
+    allowed = tolerance[1] + tolerance[0] * jnp.maximum(walk.size, size)
+    error = (rms(dynamics.change(at, step.error)) / allowed).max()
+    moved = rms(dynamics.change(at, step.slope))
     error = jnp.where(jnp.isfinite(error) & jnp.isfinite(moved).all(), error, jnp.inf)
     taken, error = error <= 1, jnp.clip(error, 1e-4, 1e10)
     order = jnp.asarray(ORDERS, error.dtype)[walk.kind]
@@ -231,25 +250,25 @@ def judged(
         taken, jnp.maximum(factor * h, jnp.where(t >= goal, walk.h, 0.0)), factor * h
     )
     still = jnp.isinf(goal) & ((moved * t <= allowed).all() | (moved.max() <= walk.resting))
-    kind, count = following_kind(
-        dynamics, walk, tried, t, following, taken, last, tolerance, options
-    )
+    kind, count = walk.kind, walk.count
+    if EXPLICIT in here and options.kinds != (EXPLICIT,):
+        ahead = dynamics.ahead(at, fall, tried.rate, last - t)
+        kind, count = following_kind(walk, tried, ahead, following, taken, tolerance, options)
+    away = ~(kind == jnp.array(here)).any()
     end = jnp.where(
         taken,
-        jnp.where(still, STILL, GOING),
+        jnp.where(still, STILL, jnp.where(away, PRESSED, GOING)),
         jnp.where(walk.t + following > walk.t, GOING, STUCK),
     )
-    return taken, following, error, kind, count, end
+    return taken, (following, error, at, size, kind, count, end)
 
 
 def following_kind(
-    dynamics: Dynamics,
     walk: Walk,
     tried: Tried,
-    t: Array,
+    ahead: Array,
     following: Array,
     taken: Array,
-    last: Array,
     tolerance: Array,
     options: Options,
 ) -> tuple[Array, Array]:
@@ -259,13 +278,11 @@ def following_kind(
     accuracy allows so many for each doubling of time. Stabilized ones have stages as the root of their length.
     """
     kinds, now, small = options.kinds, walk.kind, tolerance[0]
-    if kinds == (EXPLICIT,):
-        return now, walk.count
-    ahead = jnp.minimum(dynamics.ahead(t, tried.rate, last - t), 1e8)
+    ahead = jnp.minimum(ahead, 1e8)
     costs = (  # in products with the kernels
         ahead * COST / REACH,
         3.5 * jnp.sqrt(0.8 * small ** (-1 / 3) * ahead) + ahead / most_stages(small),
-        0.4 * small**-0.2 * options.price * jnp.log2(2 + ahead),
+        0.4 * small**-0.2 * options.price * jnp.log2(2 + ahead) + (options.basis or 0.0),
     )
     found = jnp.stack([costs[kind] for kind in kinds])
     cost, best = found.min(), jnp.asarray(kinds)[jnp.argmin(found)]
@@ -295,6 +312,7 @@ def walk_to(
     last: Array,
     tolerance: Array,
     options: Options,
+    here: tuple[int, ...],
 ) -> Walk:
     """The walk until it has passed `mark`; it does not pass `goal`, and is to end at `last`."""
 
@@ -302,7 +320,7 @@ def walk_to(
         return (walk.t < mark) & (walk.end == GOING) & (walk.steps < options.max_steps)
 
     def step(walk: Walk) -> Walk:
-        return onward(dynamics, walk, going(walk), goal, last, tolerance, options)
+        return onward(dynamics, walk, going(walk), goal, last, tolerance, options, here)
 
     if options.reverse:
         import equinox.internal as eqxi
@@ -317,84 +335,3 @@ def interpolate(walk: Walk, t: Array) -> Array:
     theta = (t - start) / h
     powers = jnp.cumprod(jnp.broadcast_to(theta, (4,)))
     return y + jnp.tensordot(walk.weights @ powers, walk.tried.step.increments, 1)
-
-
-class Marks(NamedTuple):
-    """Where a trajectory is to be seen, or where λ changes: in order."""
-
-    t: Array  # (marks,)
-    goal: Array  # up to which λ is what it is before the mark
-    l2: Array  # (marks, layers)
-
-
-class Seen(NamedTuple):
-    """The trajectory at the marks."""
-
-    y: Array
-    a: Array
-    velocity: Array  # of a
-
-
-def trajectory(
-    dynamics: Dynamics, y: Array, marks: Marks, tolerance: Array, options: Options
-) -> tuple[Seen, Array]:
-    """The trajectory from `y` at time 0 through all marks, and how it ended."""
-    last = marks.t[-1]
-    pieces = marks.l2.shape[0] > 1 and dynamics.changes
-
-    def to_mark(state: tuple[Walk, Array, Array, Array], mark: tuple[Array, Array, Array]):
-        walk, *start = state
-        t, goal, l2 = mark
-        now = replace(dynamics, start=start[0], a=start[1], velocity=start[2], l2=l2)
-        if pieces:  # a step does not look across a change of λ
-            walk = walk._replace(slope=now(walk.t, walk.y))
-        walk = walk_to(now, walk, t, goal, last, tolerance, options)
-        t = jnp.minimum(t, walk.t)
-        seen = Seen(interpolate(walk, t), *now.scale(t))
-        return (walk, walk.t, *now.scale(walk.t)), seen
-
-    if options.reverse:
-        to_mark = jax.checkpoint(to_mark)
-    zero = jnp.minimum(marks.t[0], 0.0)  # as differentiable as time is
-    first = replace(dynamics, l2=marks.l2[0])
-    walk = begin(first, zero, y, tolerance)
-    (walk, *_), seen = jax.lax.scan(to_mark, (walk, zero, dynamics.a, dynamics.velocity), marks)
-    late = (walk.end == GOING) & (walk.t < last)
-    return seen, jnp.where(late, LATE, walk.end)
-
-
-def differentiable(
-    make: Callable[..., Dynamics], options: Options, arguments: Any
-) -> tuple[Seen, Array]:
-    """`trajectory` of `make(*arguments[0])` from the other arguments, with its derivatives in both directions."""
-
-    def walked(arguments: Any, options: Options) -> tuple[Seen, Array]:
-        own, *others = arguments
-        y, marks, tolerance = others
-        return trajectory(make(*own), y, marks, tolerance, options)
-
-    @jax.custom_jvp
-    def solve(arguments: Any) -> tuple[Seen, Array]:
-        return walked(arguments, options)
-
-    @solve.defjvp  # pyright: ignore[reportArgumentType]
-    def _(primals: tuple[Any], tangents: tuple[Any]):
-        (arguments,), (tangents,) = primals, tangents
-
-        def forward(tangents: Any) -> Seen:
-            return jax.jvp(lambda x: walked(x, options)[0], (arguments,), (tangents,))[1]
-
-        def backward(change: Seen) -> Any:
-            backwards = options._replace(reverse=True)
-            _, pull, status = jax.vjp(lambda x: walked(x, backwards), arguments, has_aux=True)
-            (found,) = pull(change)
-            if IMPLICIT in backwards.kinds:
-                return found
-            late = ((status == LATE) & (ended != LATE)).any()
-            return jax.tree.map(partial(refuse, wrong=late, message=STIFF_BACKWARDS), found)
-
-        seen, ended = solve(arguments)
-        moved = linear_call(forward, backward, tangents, seen)
-        return (seen, ended), (moved, np.zeros(ended.shape, jax.dtypes.float0))
-
-    return solve(arguments)

@@ -118,7 +118,8 @@ class Wide:
         if self.l2_from == "init":
             return jnp.ones((), a.dtype), jnp.ones_like(a)
         if self.layers is None:
-            return a[0] ** self.degree, a ** (self.degree - 1)
+            k = int(self.degree) if self.degree.is_integer() else self.degree
+            return a[0] ** k, a ** (k - 1)
         others = jnp.where(jnp.eye(a.size, dtype=bool), 1.0, a[None])
         return jnp.prod(a), jnp.prod(others, axis=1)
 
