@@ -32,6 +32,7 @@ docs: $(READY)              ## the manual, into docs/_build/html
 bench: $(READY)             ## keeps its medians and ratios in benchmarks/results/
 	BENCHMARK_RESULTS=benchmarks/results $(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
 	$(RUN) benchmarks/bench_flow_solvers.py
+	$(RUN) benchmarks/bench_first_calls.py
 
 # uv reads pyproject's override: neural-tangents asks for TensorFlow, which nothing here imports.
 $(READY): pyproject.toml
