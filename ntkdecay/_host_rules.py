@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.special
 from numpy.lib.stride_tricks import sliding_window_view
@@ -188,7 +189,14 @@ def _convolution(
     return np.moveaxis(y, -1, 1).transpose(np.argsort(of_y))
 
 
+def _platform_index(*, platforms: Any) -> np.int32:
+    """Of the branches that depend on the platform the one that a program would take."""
+    here = [jax.default_backend() in (names or ()) for names in platforms]
+    return np.int32(here.index(True) if any(here) else platforms.index(None))
+
+
 RULES: dict[str, Rule] = {
+    "platform_index": _platform_index,
     **{name: _of_floats(_plain(function)) for name, function in _FLOATS.items()},
     **{name: _plain(function) for name, function in _ANY.items()},
     "integer_pow": _of_floats(lambda x, *, y: x**y),

@@ -70,3 +70,8 @@ def test_a_first_call_compiles_at_most_five_programs(name):
 def test_another_call_compiles_nothing(name):
     _, count = compiled(name)
     assert not count, f"{name} compiled {count} programs at its second call"
+
+
+def test_a_network_is_tried_and_recognized_without_a_program():
+    for function in ("empirical_ntk of images, by tiles", "analytic of images"):
+        assert compiled(f"kernels.{function}")[0] == 1, f"{function} compiles more than the kernel"

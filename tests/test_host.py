@@ -87,6 +87,7 @@ CASES = {
     "loops": (loop, X),
     "mapped": (lambda x: lax.map(jnp.sin, x), X),
     "branch": (lambda x: lax.cond(x[0, 0, 0] > 9, jnp.sin, jnp.cos, x), X),
+    "by platform": (lambda x: lax.platform_dependent(x, cpu=jnp.sin, default=jnp.cos), X),
     "convolution": (convolution, IMAGES, WEIGHTS),
     "convolution in groups": (grouped, IMAGES, WEIGHTS),
     "convolution dilated": (dilated, IMAGES, WEIGHTS),
