@@ -103,6 +103,7 @@ def main(options: Options) -> None:
         ylabel="training loss ½Σ(f − y)²",
         title=f"AutoL2 at infinite width, k = 2, η = {rate:.3g}",
     )
+    top.set_ylim(bottom=loss.min() / 30)  # λ = 0 goes on to rounding
     top.legend()
     bottom.loglog(t, l2)
     bottom.set(xlabel="step", ylabel="λ of AutoL2")
