@@ -100,6 +100,77 @@ def test_a_difference_within_two_standard_errors_decides_nothing():
     assert _sweeps.spread(np.array([-0.9, -1.1])).near(-1, 0.2) is True
 
 
+def panel_claims(ask, grid, tmp_path, **more):
+    """What a function of _panels claims of a grid, by the words that follow the name."""
+    out = report.Report("l2", "none", report.Options(out=tmp_path))
+    ask(out, grid, "FC", **more)
+    return {claim.claim.removeprefix("FC: "): claim.holds for claim in out.claims}
+
+
+def with_errors(grid, by=0.0):
+    return grid.assign(error=0 * grid["test_accuracy"] + by)
+
+
+def test_the_law_of_the_peak_is_asked_of_runs_that_passed_it(tmp_path):
+    panels, law = script("_panels"), "t_* is proportional to 1/λ"
+    grid = with_errors(record(xr.DataArray(TIMES, dims=("learning_rate", "l2"))))
+    found = panel_claims(panels.scaling, grid, tmp_path)
+    assert found[law] is True  # of the second η
+    assert found["the best accuracy depends weakly on η"] is True
+    assert found["performance is constant at small λ"] is True
+    one = grid.isel(learning_rate=[0])
+    assert panel_claims(panels.scaling, one, tmp_path)[law] is None  # two peaks in time
+    flat = with_errors(record(xr.DataArray(0 * TIMES + 100, dims=("learning_rate", "l2"))))
+    assert panel_claims(panels.scaling, flat, tmp_path)[law] is False
+
+
+def test_a_small_l2_is_better_than_none_by_two_standard_errors_and_in_equal_time(tmp_path):
+    panels = script("_panels")
+    none, other = xr.DataArray([0, 1, 1, 1], dims="l2"), xr.DataArray([1, 0, 0, 0], dims="l2")
+    grid = with_errors(record(xr.DataArray(TIMES, dims=("learning_rate", "l2"))), 0.001)
+    lower = grid.assign(test_accuracy=grid["test_accuracy"] - 0.01 * other)
+    ask = panels.better_than_none
+    assert list(panel_claims(ask, lower, tmp_path).values()) == [True]
+    assert list(panel_claims(ask, with_errors(lower, 0.01), tmp_path).values()) == [None]
+    higher = grid.assign(test_accuracy=grid["test_accuracy"] - 0.01 * none)
+    assert list(panel_claims(ask, higher, tmp_path).values()) == [False]
+    short = lower.assign(last_step=lower["last_step"] * none + 1)
+    assert list(panel_claims(ask, short, tmp_path).values()) == [None]
+
+
+def test_a_fixed_budget_has_an_optimum_where_less_l2_or_none_is_worse(tmp_path):
+    panels = script("_panels")
+    for accuracy, holds in (([0.8, 0.9, 0.9], True), ([0.9, 0.9, 0.8], False), ([0.9, 0.8, 0.9], True)):  # fmt: skip
+        within = xr.DataArray(accuracy, dims="l2", coords={"l2": [0.0, 0.01, 0.1]})
+        out = report.Report("l2", "none", report.Options(out=tmp_path))
+        panels.fixed_budget(out, within, "FC", "10 epochs")
+        assert out.claims[0].holds is holds
+
+
+def test_auto_l2_that_ends_above_the_tuned_l2_has_not_come_to_it(tmp_path):
+    auto = script("_auto_l2")
+    step = [0, 1, 2]
+
+    def runs(axis, values, accuracy, error, **more):
+        data = {"test_accuracy": ((axis, "step"), accuracy), "last_step": (axis, [2] * len(values))}
+        grid = xr.Dataset(data | more, {axis: values, "step": step})
+        return grid.assign(error=0 * grid["test_accuracy"] + error)
+
+    constant = runs("l2", [0.001, 0.01], [[0.1, 0.5, 0.8], [0.1, 0.7, 0.6]], 0.01)
+    for best, end, error, holds in (
+        (0.9, -4, 0.01, [True, True]),
+        (0.9, -1, 0.01, [True, True]),
+        (0.7, -1, 0.01, [False, None]),
+        (0.7, -4, 0.01, [False, False]),
+        (0.81, -4, 0.01, [True, None]),
+    ):
+        decades = {auto.DECADES: (("start", "step"), [[-1.0, -1.0, end]])}
+        dynamic = runs("start", [0.2], [[0.1, best, 0.6]], error, **decades)
+        out = report.Report("l2", "none", report.Options(out=tmp_path))
+        auto.claims(out, constant, dynamic, 1.0, "FC")
+        assert [claim.holds for claim in out.claims] == holds
+
+
 def test_best_within_a_budget_counts_no_later_step():
     grid = record(TIMES)
     np.testing.assert_allclose(_sweeps.best(grid), 0.9, rtol=5e-3)
