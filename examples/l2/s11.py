@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from _auto_l2 import METRICS, auto, claims, curves, numbers
-from _sweeps import averaged, images, softmax_loss
+from _sweeps import averaged, explain, images, softmax_loss
 
 from ntkdecay import datasets, networks, report, training
 
@@ -49,6 +49,12 @@ class Case:
 FC_L2 = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 CNN_L2 = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 CNN_START = (0.001,)
+
+
+WHY = {
+    "FC: AutoL2 from ηλ/(1−β) = 0.015 performs better than the tuned λ": "Size: ahead of every constant λ from "
+    "epoch 64 to 362, it has its best by then, and smaller constants pass it in the 8,000 after",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +123,7 @@ def main(options: Options) -> None:
         curves(column, constant, dynamic, case.epoch, case.network)
         claims(out, constant, dynamic, case.epoch, case.network)
         out.numbers[case.network] = numbers(constant, dynamic)
+    explain(out, WHY)
     out.save(figure)
 
 
