@@ -53,7 +53,7 @@ def started(start: float) -> str:
 
 
 def curves(axes, constant: xr.Dataset, dynamic: xr.Dataset, epoch: float, name: str) -> None:
-    """Test accuracy in time of each constant λ and of AutoL2, and AutoL2's λ(t).
+    """Test error in time of each constant λ and of AutoL2, and AutoL2's λ(t).
 
     Args:
         axes: two of them.
@@ -64,13 +64,13 @@ def curves(axes, constant: xr.Dataset, dynamic: xr.Dataset, epoch: float, name: 
     """
     for color, l2 in zip(colors(len(constant["l2"])), constant["l2"].values, strict=True):
         line = constant["test_accuracy"].sel(l2=l2).dropna("step")[1:]
-        axes[0].semilogx(line["step"] / epoch, line, color=color, label=f"λ = {l2:g}")
+        axes[0].loglog(line["step"] / epoch, 1 - line, color=color, label=f"λ = {l2:g}")
     for color, start in zip(STARTS, dynamic["start"].values, strict=False):
         line = dynamic.sel(start=start).dropna("step").isel(step=slice(1, None))
         epochs, style = line["step"] / epoch, dict(color=color, label=started(start))
-        axes[0].semilogx(epochs, line["test_accuracy"], lw=2, **style)
+        axes[0].loglog(epochs, 1 - line["test_accuracy"], lw=2, **style)
         axes[1].loglog(epochs, 10 ** line[DECADES], drawstyle="steps-post", **style)
-    axes[0].set(xlabel="epochs", ylabel="test accuracy", title=name)
+    axes[0].set(xlabel="epochs", ylabel="test error, 1 − accuracy", title=name)
     axes[1].set(xlabel="epochs", ylabel="λ of AutoL2", title=name)
     axes[0].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     axes[1].legend(fontsize="small")
