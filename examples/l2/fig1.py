@@ -94,9 +94,13 @@ def with_schedule(ax, out: report.Report, options: Options, c: float) -> None:
     last = run.sel(step=run["last_step"])
     final = dict(zip(labels, last["test_accuracy"], strict=True))
     for (label, accuracy), spread in zip(final.items(), last["error"], strict=True):
-        ax.errorbar(accuracy["l2"], accuracy, spread, marker=".", capsize=2, label=label)
-    ax.set_xscale("log")
-    ax.set(xlabel="λ", ylabel="final test accuracy", title="(a) η falls at 0.3 T, 0.6 T and 0.9 T")
+        ax.errorbar(accuracy["l2"], 1 - accuracy, spread, marker=".", capsize=2, label=label)
+    ax.set(
+        xlabel="λ",
+        ylabel="final test error, 1 − accuracy",
+        title="(a) η falls at 0.3 T, 0.6 T and 0.9 T",
+    )
+    ax.set(xscale="log", yscale="log")
     out.numbers["a"] = {label: plain(values) for label, values in final.items()}
     fixed, scaled = final.values()
     top, smallest = float(fixed.idxmax("l2")), float(fixed["l2"][0])
