@@ -13,10 +13,8 @@ def pytest_configure(config):
     """What is not slow is mostly compiled once and run once: XLA and LLVM spend less on it. The slow tests run as users do."""
     if config.option.markexpr == "not slow":
         # read when the first device is made; processes that a test starts inherit both
-        if jax.__version_info__ < (
-            0,
-            11,
-        ):  # a later XLA has no such choice, and ends a process that makes it
+        # a later XLA has no such choice, and ends a process that makes it
+        if jax.__version_info__ < (0, 11):
             flags = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
