@@ -94,9 +94,9 @@ def rms(x: Array) -> Array:
 
 def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
     """The walk before its first step, whose length is a fraction of the time in which f moves."""
-    slope = dynamics(t, y)
-    (now, *ends), still = jax.lax.stop_gradient((t, y, slope)), dynamics.still()
-    at = still.factors(now)
+    at = dynamics.factors(t)
+    slope = dynamics.flow(at, y)
+    (at, *ends), still = jax.lax.stop_gradient((at, y, slope)), dynamics.still()
     size, moved = rms(still.values(at, ends[0])), rms(still.change(at, ends[1])).max()
     h = 0.1 * tolerance[0] ** 0.2 * (size.max() + tolerance[0]) / moved
     h = jnp.where(moved > 0, h, 1.0)

@@ -91,8 +91,9 @@ def trajectory(
             walk = walk._replace(slope=now(walk.t, walk.y))
         walk = walk_to(now, walk, t, goal, last, tolerance, options, here)
         t = jnp.minimum(t, walk.t)
-        seen = Seen(interpolate(walk, t), *now.scale(t))
-        return Stage(walk, walk.t, *now.scale(walk.t)), seen
+        scales = jax.vmap(now.scale)(jnp.stack([t, walk.t]))
+        (a, a_after), (velocity, velocity_after) = scales
+        return Stage(walk, walk.t, a_after, velocity_after), Seen(interpolate(walk, t), a, velocity)
 
     if options.reverse:
         to_mark = jax.checkpoint(to_mark)
