@@ -11,12 +11,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     """What is not slow is mostly compiled once and run once: XLA and LLVM spend less on it. The slow tests run as users do."""
-    if config.option.markexpr == "not slow":
-        # read when the first device is made; processes that a test starts inherit both
-        # a later XLA has no such choice, and ends a process that makes it
-        if jax.__version_info__ < (0, 11):
-            flags = os.environ.get("XLA_FLAGS", "")
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+    quick, flags = config.option.markexpr == "not slow", [os.environ.get("XLA_FLAGS", "")]
+    if jax.__version_info__ < (
+        0,
+        11,
+    ):  # a later XLA has other flags, and ends a process that gives it one of these
+        flags.append(
+            "--xla_cpu_max_isa=AVX2"
+        )  # with AVX-512 it crashes at times: docs/sharp_edges.md
+        flags += ["--xla_cpu_use_fusion_emitters=false"] * quick
+    # read when the first device is made; processes that a test starts inherit both
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    if quick:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
     jax.devices()  # made here: a script's command line asks for one for each core, if there are none yet
