@@ -19,7 +19,7 @@ float32: $(READY)           ## the part of the suite that runs without 64-bit nu
 	$(RUN) -m pytest tests/test_float32.py
 
 slow: $(READY)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow -n 2 --dist load
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

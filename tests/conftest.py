@@ -2,8 +2,11 @@
 
 import os
 
+import sys
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -30,3 +33,11 @@ def pytest_configure(config):
 
 hypothesis.settings.register_profile("ntkdecay", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ntkdecay")
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open():
+    """A script that a test runs in its own process leaves its figures to the end of that process."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -165,7 +165,8 @@ def rescaled_starts(axes, out: report.Report, options: Options) -> None:
     net, x, scales = options.net(), images(options).x_train, (1.0, *options.scales)
 
     def optimizer(scale: jax.Array) -> optax.GradientTransformation:
-        _, learning_rate, decay = si.rescaled(None, rate, l2, scale)
+        one = jax.numpy.ones(())  # of the three only the rates are asked for here
+        _, learning_rate, decay = si.rescaled(one, rate, l2, scale)
         return optimizers.sgd(learning_rate, l2=decay)
 
     grid = run(
