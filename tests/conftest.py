@@ -1,7 +1,6 @@
 """Theory is checked in float64, broadcasting is always written out, and drawn cases are always the same."""
 
 import os
-
 import sys
 
 import hypothesis
