@@ -49,8 +49,14 @@ def oscillator(
 
 
 def products(kernels: tuple[Array, ...], w: Array) -> Array:
-    """Θ_l w_l of each layer."""
-    return jnp.stack([k @ one for k, one in zip(kernels, w, strict=True)])
+    """Θ_l w_l of each layer; of two or three columns one by one, which on a CPU takes half the time."""
+
+    def product(k: Array, w: Array) -> Array:
+        if w.shape[-1] not in (2, 3) or not isinstance(k, Array):
+            return k @ w
+        return jnp.stack([k @ w[:, i] for i in range(w.shape[-1])], axis=-1)
+
+    return jnp.stack([product(k, one) for k, one in zip(kernels, w, strict=True)])
 
 
 def weighted(each: Array, g: Array) -> Array:
