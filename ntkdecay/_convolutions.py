@@ -109,7 +109,7 @@ def _is_ours(eqn: Any) -> bool:
     )
 
 
-def _by_jax(a: Array, b: Array, *, wanted, levels, shape, dtype, **conv: Any) -> Array:
+def by_jax(a: Array, b: Array, *, wanted, levels, shape, dtype, **conv: Any) -> Array:
     """The sum as JAX has it: a convolution or its transpose."""
 
     def y(x: Array, w: Array) -> Array:
@@ -130,7 +130,7 @@ def _result(a: Any, b: Any, *, levels, shape, dtype, **params: Any) -> Any:
     """The type of the sum; `shape` and `dtype` are its own, without levels, unless it is ∂T/∂y."""
     if shape is None:
         inner = [jax.ShapeDtypeStruct(v.shape[levels:], v.dtype) for v in (a, b)]
-        y = jax.eval_shape(partial(_by_jax, levels=0, shape=None, dtype=None, **params), *inner)
+        y = jax.eval_shape(partial(by_jax, levels=0, shape=None, dtype=None, **params), *inner)
         shape, dtype = y.shape, y.dtype
     return a.update(shape=(*a.shape[:levels], *shape), dtype=dtype, weak_type=False)
 
@@ -196,7 +196,7 @@ def _impl(a: Any, b: Any, **params: Any) -> Array:
 convolution_p.def_abstract_eval(_result)
 ad.defbilinear(convolution_p, partial(_transpose, 0), partial(_transpose, 1))
 batching.primitive_batchers[convolution_p] = _batch
-mlir.register_lowering(convolution_p, mlir.lower_fun(_by_jax, multiple_results=False))
+mlir.register_lowering(convolution_p, mlir.lower_fun(by_jax, multiple_results=False))
 mlir.register_lowering(
     convolution_p, mlir.lower_fun(_cpu_convolutions.total, multiple_results=False), platform="cpu"
 )

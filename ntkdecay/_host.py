@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend import core
 
 from ntkdecay._at_once import at_once
-from ntkdecay._convolutions import _by_jax, convolution_p
+from ntkdecay._convolutions import by_jax, convolution_p
 from ntkdecay._host_rules import RULES, NoRule
 
 _CALLS = frozenset(
@@ -71,7 +71,7 @@ def operation(equation: Any, inputs: list[np.ndarray]) -> list[Any]:
             raise NoRule(name) from error
         return list(found) if equation.primitive.multiple_results else [found]
     if equation.primitive is convolution_p:
-        return run(jax.make_jaxpr(lambda a, b: _by_jax(a, b, **params))(*inputs), inputs)
+        return run(jax.make_jaxpr(lambda a, b: by_jax(a, b, **params))(*inputs), inputs)
     if name == "scan":
         return _scan(inputs, **params)
     if name == "cond":

@@ -138,9 +138,9 @@ def _write(result: Any, block: Any, row: int, column: int, diagonal: bool) -> No
 
 
 def tile_within(
-    block: Callable[[int], int], largest: int, whole: int, max_bytes: int
+    block: Callable[[int], int], largest: int, whole: int, max_bytes: int, asked: int | None
 ) -> int | None:
-    """The largest tile found that takes at most `max_bytes`; None if the kernel takes no more in one.
+    """The largest tile found that takes at most `max_bytes`, or the smaller one `asked` for; None: no tile is needed.
 
     Args:
         block: block(tile), the bytes of a block.
@@ -148,7 +148,7 @@ def tile_within(
         whole: the bytes of the kernel in one.
     """
     if whole <= max_bytes:
-        return None
+        return asked
     tile, bytes_, power = largest, whole, 1.4  # memory grows as the tile or as its square
     while bytes_ > max_bytes:
         if tile == 1:
@@ -160,7 +160,7 @@ def tile_within(
         tile = max(1, min(tile - 1, int(0.95 * tile * (max_bytes / bytes_) ** (1 / power))))
         bytes_ = block(tile)
         power = np.clip(np.log(last[1] / bytes_) / np.log(last[0] / tile), 0.5, 2.0)
-    return tile
+    return tile if asked is None else min(tile, asked)
 
 
 def bytes_of(lowered: Any) -> int:

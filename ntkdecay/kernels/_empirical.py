@@ -142,8 +142,7 @@ def empirical_ntk(
     if max_bytes is not None:
         whole = bytes_of(_whole.lower(*options, None, *shapes_of((functions, params, a, b))))
         needed = partial(_needed, options, functions, params, a)
-        fits = tile_within(needed, largest, whole, max_bytes)
-        tile = min((t for t in (fits, tile) if t is not None), default=None)
+        tile = tile_within(needed, largest, whole, max_bytes, tile)
     kernel = None
     if tile is not None and tile < largest and not is_traced(functions, params, a, b):
         axes = transposition(out.ndim, trace, diagonal)

@@ -132,14 +132,13 @@ def analytic(
     program = _program(apply_fn, structure, shapes, tuple(names_of(params)), kinds, a.shape[1:])
     numbers = own(np.array(laws, float).reshape(-1, 2))
     block: Any = partial(_block, program, get)
+    largest = max(len(a), 0 if b is None else len(b))
     if max_bytes is not None:
-        largest = max(len(a), 0 if b is None else len(b))
         whole = bytes_of(_whole.lower(program, get, None, *shapes_of((numbers, a, b))))
-        fits = tile_within(partial(_needed, program, get, numbers, a), largest, whole, max_bytes)
-        tile = min((t for t in (fits, tile) if t is not None), default=None)
+        needed = partial(_needed, program, get, numbers, a)
+        tile = tile_within(needed, largest, whole, max_bytes, tile)
     kernel = None
-    tiled = tile is not None and tile < max(len(a), 0 if b is None else len(b))
-    if tiled and tile is not None and not any(isinstance(v, Tracer) for v in (a, b)):
+    if tile is not None and tile < largest and not any(isinstance(v, Tracer) for v in (a, b)):
         kernel = on_devices(block, numbers, (1, 0), a, b, tile, False, progress)
     if kernel is None:
         kernel = _whole(program, get, tile, numbers, a, b)

@@ -37,9 +37,8 @@ def oscillator(
     root, half = jnp.sqrt(jnp.where(small, 1.0, jnp.abs(x))), friction * t / 2
     # the slower of the two real rates, −μt/2 + √x, without cancellation; one exp is compiled faster than three
     slow = l2 * t**2 / (half + jnp.where(above, root, 1.0))
-    damped, slow, fast = jnp.exp(
-        -jnp.stack([half + 0 * x, slow, half + jnp.where(above, root, 0.0)])
-    )
+    exponents = jnp.broadcast_arrays(half, slow, half + jnp.where(above, root, 0.0))
+    damped, slow, fast = jnp.exp(-jnp.stack(exponents))
     c = jnp.where(small, damped * cosh, jnp.where(above, (slow + fast) / 2, damped * jnp.cos(root)))
     s = jnp.where(
         small, damped * sinhc, jnp.where(above, (slow - fast) / 2, damped * jnp.sin(root)) / root

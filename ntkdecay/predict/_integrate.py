@@ -40,9 +40,7 @@ class Options(NamedTuple):
     max_steps: int
     price: float  # of an implicit step in products with the kernels; inf: there are none
     stabilized: bool  # whether the fast rates are real, as a stabilized step needs them
-    basis: float | None = (
-        None  # the price of the kernel's eigenbasis, where the flow falls into modes
-    )
+    basis: float | None = None  # the price of the eigenbasis, where the flow falls into modes
     reverse: bool = False  # whether its loops can be differentiated backwards
 
     @property
