@@ -16,8 +16,8 @@ from _sweeps import (
     ahead,
     best,
     colors,
-    error,
     final,
+    lead,
     percent,
     plain,
     time_to_reach,
@@ -103,8 +103,7 @@ def claims(
             holds=fast < slow,
             revised=MATCHED,
         )
-        gain = float(best(run)) - goal
-        spread, last = float(np.hypot(error(run), error(tuned))), 10 ** float(final(run, DECADES))
+        (gain, spread), last = lead(run, tuned), 10 ** float(final(run, DECADES))
         verdict = ahead(gain, spread)
         early = not verdict and last > np.sqrt(10) * l2  # not the nearest that AutoL2 has
         tie = verdict is None and not early

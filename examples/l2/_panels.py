@@ -11,9 +11,9 @@ from _sweeps import (
     ahead,
     best,
     colors,
-    error,
     every,
     final,
+    lead,
     peaked,
     percent,
     plain,
@@ -21,6 +21,7 @@ from _sweeps import (
     smallest_decade,
     spread,
     time_to_best,
+    time_to_least,
 )
 from matplotlib.ticker import LogFormatter
 
@@ -157,7 +158,7 @@ def better_than_none(out: report.Report, grid: xr.Dataset, name: str) -> None:
     cells = grid.stack(cell=("learning_rate", "l2"))
     some, none = cells.sel(cell=cells["l2"] > 0), cells.sel(cell=cells["l2"] == 0)
     some, none = (one.isel(cell=int(best(one).fillna(0).argmax("cell"))) for one in (some, none))
-    gain, spread_ = float(best(some) - best(none)), float(np.hypot(error(some), error(none)))
+    gain, spread_ = lead(some, none)
     enough = float(none["last_step"]) >= float(time_to_best(some))
     out.claim(
         f"{name}: a small λ > 0 is better than λ = 0",
@@ -230,7 +231,7 @@ def dynamics(
     axes[0].set_yscale("log")
     least = here["loss"].min("step")
     rise = final(here, "loss") / least
-    lowest = here["step"].where(here["loss"] == least).min("step")
+    lowest = time_to_least(here["loss"])
     late = 2 * lowest > here["last_step"]
     out.claim(
         f"{name}: the training loss has a minimum and increases after it",

@@ -82,6 +82,11 @@ def peaked(grid: xr.Dataset, within: float = WITHIN) -> xr.DataArray:
     return times.where(2 * times <= grid["last_step"])
 
 
+def time_to_least(loss: xr.DataArray) -> xr.DataArray:
+    """The first recorded step at which a loss is least."""
+    return loss["step"].where(loss == loss.min("step")).min("step")
+
+
 def time_to_reach(grid: xr.Dataset, level: float, name: str = "accuracy") -> xr.DataArray:
     """The first recorded step at which `name` is `level` or more; NaN where it never is."""
     return grid["step"].where(grid[name] >= level).min("step")
@@ -123,6 +128,12 @@ def error(grid: xr.Dataset, budget: float = np.inf) -> xr.DataArray:
     """The standard error of `best`."""
     accuracy = grid["test_accuracy"].where(grid["step"] <= budget)
     return grid["error"].where(accuracy == accuracy.max("step")).max("step").fillna(0.0)
+
+
+def lead(one: xr.Dataset, other: xr.Dataset, budget: float = np.inf) -> tuple[float, float]:
+    """How much better the best of one run is than that of another, and the standard error of that."""
+    difference = float(best(one, budget) - best(other, budget))
+    return difference, float(np.hypot(error(one, budget), error(other, budget)))
 
 
 class Spread(NamedTuple):

@@ -8,7 +8,7 @@ import dataclasses
 import matplotlib.pyplot as plt
 import numpy as np
 from _auto_l2 import MATCHED, curves, numbers, started
-from _sweeps import ahead, best, error, percent
+from _sweeps import ahead, best, lead, percent
 from _wrn import DESK, FALLS, PAPER, Setting, auto_l2, schedule, train
 
 from ntkdecay import optimizers, report
@@ -55,7 +55,7 @@ def claims(out: report.Report, options: Options, constant, dynamic) -> None:
     first = FALLS[0] * options.epochs * options.epoch
     for start in options.start:
         run = dynamic.sel(start=start)
-        early, late = (lead(run, constant, until) for until in (first, np.inf))
+        early, late = (against_best(run, constant, until) for until in (first, np.inf))
         out.claim(
             f"{started(start)} is better before η falls",
             expected="a higher best test accuracy than every constant λ until 0.3 T, by two standard errors",
@@ -73,11 +73,9 @@ def claims(out: report.Report, options: Options, constant, dynamic) -> None:
         )
 
 
-def lead(run, constant, until: float) -> tuple[float, float]:
-    """How much better AutoL2 is than the best constant λ until a step, and the standard error of that."""
-    tuned = constant.sel(l2=best(constant, until).idxmax("l2"))
-    difference = float(best(run, until) - best(tuned, until))
-    return difference, float(np.hypot(error(run, until), error(tuned, until)))
+def against_best(run, constant, until: float) -> tuple[float, float]:
+    """AutoL2's lead over the best constant λ until a step, and its standard error."""
+    return lead(run, constant.sel(l2=best(constant, until).idxmax("l2")), until)
 
 
 if __name__ == "__main__":

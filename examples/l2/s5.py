@@ -11,7 +11,18 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import xarray as xr
 from _panels import PEAKED, ticks
-from _sweeps import Setup, best, colors, every, final, peaked, plain, run, time_to_reach
+from _sweeps import (
+    Setup,
+    best,
+    colors,
+    every,
+    final,
+    peaked,
+    plain,
+    run,
+    time_to_least,
+    time_to_reach,
+)
 
 from ntkdecay import networks, report
 
@@ -153,8 +164,7 @@ def loss_minimum(ax, out: report.Report, grid: xr.Dataset, options: Options) -> 
     ax.legend(fontsize="small")
     run = grid.sel(learning_rate=options.rate)
     rise = (final(run, "loss") / here.min("step"))[1:].dropna("l2")
-    lowest = here["step"].where(here == here.min("step")).min("step")
-    early = (2 * lowest <= run["last_step"]).sel(l2=rise["l2"])
+    early = (2 * time_to_least(here) <= run["last_step"]).sel(l2=rise["l2"])
     out.numbers["loss at the end / at its minimum"] = plain(rise)
     shown = [(float(l2), float(r), bool(e)) for l2, r, e in zip(rise["l2"], rise, early, strict=True)]  # fmt: skip
     out.claim(

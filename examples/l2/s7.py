@@ -17,10 +17,10 @@ from _sweeps import (
     averaged,
     best,
     colors,
-    error,
     every,
     explain,
     images,
+    lead,
     peaked,
     percent,
     plain,
@@ -153,11 +153,11 @@ def main(options: Options) -> None:
 
 def claims(out: report.Report, grid: xr.Dataset, accuracy: xr.DataArray) -> None:
     """What SM D says of this figure."""
-    some, errors = accuracy[1:], error(grid)
+    some = accuracy[1:]
     top = int(some.argmax("l2"))
     optimal, good = float(some["l2"][top]), some["l2"].where(some >= some[top] - WITHIN, drop=True)
     low, high = float(good.min()), float(good.max())
-    gains = [(float(some[top] - other), float(np.hypot(errors[1 + top], by))) for other, by in zip(accuracy[:2], errors, strict=False)]  # fmt: skip
+    gains = [lead(grid.isel(l2=1 + top), grid.isel(l2=other)) for other in (0, 1)]
     out.claim(
         "the best accuracy has a maximum at a λ ≠ 0",
         expected="more than 0.5 % above λ = 0 and the smallest λ, by two standard errors",
