@@ -109,6 +109,10 @@ class Dynamics:
         """A and F_l at t."""
         return self.net.factors(self.scale(t)[0])
 
+    def first(self, t: Array) -> Factors:
+        """`factors` at `start`, where a is known; `t` is as differentiable as it is."""
+        return self.net.factors(self.a + 0 * t)
+
     def outputs(self, at: Factors, y: Array) -> Array:
         """f, (m, o)."""
         return at[0] * self.f0 + weighted(at[1], y[0, 1])

@@ -91,8 +91,8 @@ def rms(x: Array) -> Array:
 
 
 def begin(dynamics: Dynamics, t: Array, y: Array, tolerance: Array) -> Walk:
-    """The walk before its first step, whose length is a fraction of the time in which f moves."""
-    at = dynamics.factors(t)
+    """The walk before its first step, at `start`, whose length is a fraction of the time in which f moves."""
+    at = dynamics.first(t)
     slope = dynamics.flow(at, y)
     (at, *ends), still = jax.lax.stop_gradient((at, y, slope)), dynamics.still()
     size, moved = rms(still.values(at, ends[0])), rms(still.change(at, ends[1])).max()

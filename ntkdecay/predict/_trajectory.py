@@ -88,7 +88,7 @@ def trajectory(
         t, goal, l2 = mark
         now = replace(dynamics, start=start[0], a=start[1], velocity=start[2], l2=l2)
         if pieces:  # a step does not look across a change of λ
-            walk = walk._replace(slope=now(walk.t, walk.y))
+            walk = walk._replace(slope=now.flow(now.first(walk.t), walk.y))
         walk = walk_to(now, walk, t, goal, last, tolerance, options, here)
         t = jnp.minimum(t, walk.t)
         scales = jax.vmap(now.scale)(jnp.stack([t, walk.t]))
