@@ -55,7 +55,11 @@ def checked(**rules: Rule) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
         @functools.wraps(function)
         def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            for name, value in signature.bind(*args, **kwargs).arguments.items():
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError:  # Python's own sentence names the function
+                return function(*args, **kwargs)
+            for name, value in arguments.items():
                 if name not in rules:
                     continue
                 if name not in several:
@@ -151,9 +155,9 @@ class array(Rule):
                 value = _plain(value)
                 value = jnp.asarray(value) if is_traced(value) else np.asarray(value)
             except (TypeError, ValueError):
-                raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.") from None
+                raise TypeError(f"`{name}` is {shown(given)}; it must be {self.asks}.") from None
             except OverflowError:
-                raise ValueError(f"`{name}` is {shown(value)}; it must be {self.asks}.") from None
+                raise ValueError(f"`{name}` is {shown(given)}; it must be {self.asks}.") from None
         kinds = (
             (jnp.integer, jnp.bool_) if self.integers else (jnp.floating, jnp.integer, jnp.bool_)
         )

@@ -16,7 +16,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import array, checked, function, number, optional, sequence, tree
+from ntkdecay._checks import (
+    array,
+    checked,
+    either,
+    function,
+    instance,
+    number,
+    optional,
+    sequence,
+    tree,
+)
 from ntkdecay._program import Program, read
 
 ApplyFn = Callable[[Any, Any], Array]
@@ -84,8 +94,8 @@ def degree(
         raise ValueError(
             "`apply_fn` is not homogeneous in its parameters: Euler's identity with the best degree, "
             f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
-            f"{allowed:.1e}; the usual causes are biases, the epsilon of batch or layer "
-            "normalization, and smooth activations such as tanh or gelu."
+            f"{allowed:.1e}; the usual causes are biases, identity skips (x + F(x) adds degree 0 to F's), the "
+            "epsilon of batch or layer normalization, and smooth activations such as tanh or gelu."
         )
     return Degree(float(k), float(residual))
 
@@ -94,11 +104,15 @@ def degree(
     apply_fn=function("of params and x"),
     params=tree(),
     x=array(),
-    degree=number(),
+    degree=either(number(), instance(Degree, "a `Degree`")),
     directions=sequence(tree(), empty=True),
 )
 def lemma_1(
-    apply_fn: ApplyFn, params: Any, x: ArrayLike, degree: float, directions: Sequence[Any] = ()
+    apply_fn: ApplyFn,
+    params: Any,
+    x: ArrayLike,
+    degree: float | Degree,
+    directions: Sequence[Any] = (),
 ) -> tuple[Array, Array]:
     r"""The two sides of Lemma 1, the derivative tensors contracted with m directions.
 
@@ -111,7 +125,7 @@ def lemma_1(
         apply_fn: the network, f(params, x) -> array, homogeneous of the given degree.
         params: pytree of arrays θ.
         x: inputs.
-        degree: k.
+        degree: k, a number or as `degree` measured it.
         directions: v_1, …, v_m, each a pytree like params, contracted with ν_1, …, ν_m; m = 0, 1,
             2, … as many as there are.
 
@@ -127,7 +141,8 @@ def lemma_1(
     >>> float(left), float(right)
     (24.0, 24.0)
     """
-    return _lemma_1(_read(apply_fn, params, x), params, x, degree, tuple(directions))
+    k = degree.degree if isinstance(degree, Degree) else degree
+    return _lemma_1(_read(apply_fn, params, x), params, x, k, tuple(directions))
 
 
 @jax.jit

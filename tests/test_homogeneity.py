@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from ntkdecay import stax
-from ntkdecay.homogeneity import degree, lemma_1
+from ntkdecay.homogeneity import Degree, degree, lemma_1
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 2, 6, 6))
 FLAT = IMAGES.reshape(3, -1)
@@ -47,7 +47,8 @@ def draw(kind, seed, *more):
 def both_sides(apply_fn, params, *directions):
     """The sides of Lemma 1 for m = 0, …, the number of directions."""
     return [
-        lemma_1(apply_fn, params, IMAGES, 3, directions[:m]) for m in range(len(directions) + 1)
+        lemma_1(apply_fn, params, IMAGES, Degree(3, 0.0), directions[:m])
+        for m in range(len(directions) + 1)
     ]
 
 
@@ -117,6 +118,15 @@ def test_the_epsilon_of_normalization_is_refused_unless_allowed():
 def test_smooth_activations_are_refused():
     with pytest.raises(ValueError, match="smooth activations such as tanh"):
         degree(lambda w, x: jnp.tanh(x @ w), np.random.default_rng(1).normal(size=(72, 2)), FLAT)
+
+
+def test_an_identity_skip_is_refused():
+    with pytest.raises(ValueError, match="identity skips"):
+        degree(
+            lambda w, x: x + jax.nn.relu(x @ w),
+            np.random.default_rng(1).normal(size=(72, 72)),
+            FLAT,
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])

@@ -10,8 +10,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import array, checked, choice, function, integer, number, optional, tree
+from ntkdecay._degree import or_measured, plain_degree
 from ntkdecay._program import read
 from ntkdecay._tiles import by_tiles
+from ntkdecay.homogeneity import Degree
 from ntkdecay.homogeneity import degree as measured_degree
 from ntkdecay.kernels._apart import check_apart
 from ntkdecay.kernels._checks import ApplyFn, canonical_axes, check_network, exact, name_of
@@ -34,7 +36,7 @@ class Velocity(NamedTuple):
     x=array(),
     loss=function("of f(x)"),
     l2=number(low=0),
-    degree=optional(number(low=0)),
+    degree=optional(or_measured(number(low=0))),
     trace_axes=AXES,
     vmap_axes=choice(0, None),
     tile=optional(integer(low=1)),
@@ -46,7 +48,7 @@ def velocity(
     loss: Callable[[Array], Array],
     l2: float,
     *,
-    degree: float | None = None,
+    degree: float | Degree | None = None,
     trace_axes: int | Sequence[int] = (-1,),
     vmap_axes: Literal[0] | None = 0,
     tile: int | None = None,
@@ -67,7 +69,7 @@ def velocity(
         x: (n, ...), the training set S, between whose samples the kernel is taken.
         loss: L(f(x)), a sum over samples, without the L2 term; its derivative is ℓ'.
         l2: λ of L + λ/2 ‖θ‖².
-        degree: k; None: measured, by `ntkdecay.homogeneity.degree`.
+        degree: k, a number or as `ntkdecay.homogeneity.degree` measures it, which None lets it do.
         trace_axes: axes of f over which the kernel is averaged.
 
     Returns:
@@ -89,9 +91,9 @@ def velocity(
             f"`loss` gives an array of shape {loss_.out.shape} for f(x); it must give one number."
         )
     if degree is None:
-        degree = measured_degree(apply_fn, params, batch).degree
+        degree = measured_degree(apply_fn, params, batch)
     method = method_for(name_of(apply_fn), f, params, batch, apart)
-    return _velocity(method, apart, trace, tile, f, loss_, params, batch, l2, degree)
+    return _velocity(method, apart, trace, tile, f, loss_, params, batch, l2, plain_degree(degree))
 
 
 @partial(jax.jit, static_argnums=range(4))

@@ -29,6 +29,8 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape, same_shape
 from ntkdecay._checks import Scalar, array, checked, function
+from ntkdecay._degree import or_measured, plain_degree
+from ntkdecay.homogeneity import Degree
 from ntkdecay.output_scale._loss import ALPHA, LABELS, OUTPUTS, Loss, difference, scaled_loss
 
 
@@ -71,9 +73,11 @@ def lazy_loss(loss: Loss, alpha: Scalar, fx_train_0: ArrayLike) -> Loss:
     fx_0=array(),
     alpha=array(above=0, why=ALPHA.why),
     l2=array(low=0),
-    degree=array(low=0),
+    degree=or_measured(array(low=0)),
 )
-def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Scalar) -> Array:
+def offset(
+    t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Scalar | Degree
+) -> Array:
     r"""What L2 adds to the centred output by shrinking f_0.
 
     .. math:: -\alpha\,(1 - e^{-k\lambda t})\, f_0
@@ -81,7 +85,7 @@ def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Sca
     Args:
         t: gradient-flow time (step × learning rate), >= 0.
         fx_0: f_0, broadcast against t.
-        alpha: α; l2: λ; degree: k.
+        alpha: α; l2: λ; degree: k, or what `homogeneity.degree` measured.
 
     Raises:
         ValueError: if α is not positive.
@@ -90,6 +94,7 @@ def offset(t: ArrayLike, fx_0: ArrayLike, alpha: Scalar, l2: Scalar, degree: Sca
     >>> round(float(output_scale.offset(1.0, 1.0, alpha=10.0, l2=0.1, degree=2)), 4)
     -1.8127
     """
+    degree = plain_degree(degree)
     arguments = {"t": t, "fx_0": fx_0, "alpha": alpha, "l2": l2, "degree": degree}
     common_shape(**{name: np.shape(value) for name, value in arguments.items()})
     return _offset(*map(jnp.asarray, arguments.values()))

@@ -9,7 +9,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import (
-    Rule,
     array,
     choice,
     either,
@@ -19,33 +18,9 @@ from ntkdecay._checks import (
     sequence,
     shown,
 )
+from ntkdecay._degree import as_degree, network_degree
 from ntkdecay._given import as_array
-from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes
-
-
-class network_degree(Rule):
-    """k: 0, 1 or any real above 1, or what `homogeneity.degree` measured."""
-
-    refuses = integer.refuses | {"negative", "empty"}
-
-    @property
-    def asks(self) -> str:
-        return (
-            "0 (scale invariant), 1 (linear in its parameters) or any real above 1 (a deep network: the number of "
-            "its weight layers)"
-        )
-
-    def __call__(self, name: str, value: Any) -> None:
-        if is_traced(value):
-            raise TypeError(
-                f"`{name}` is traced; it must be a Python number: the closed form is chosen by it at trace time."
-            )
-        if not isinstance(value, Degree):
-            number(nan=True, inf=True, why=self.asks)(name, value)
-        k = as_degree(value)
-        if not (k in (0.0, 1.0) or 1.0 < k < math.inf):
-            raise ValueError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
 
 
 class kernel(array):
@@ -57,29 +32,17 @@ class kernel(array):
         )
 
     def __call__(self, name: str, value: Any) -> None:
-        if hasattr(value, "ntk") and hasattr(value, "nngp"):
+        if hasattr(value, "ntk") or hasattr(value, "nngp"):
             raise TypeError(
-                f"`{name}` is a {type(value).__name__} of neural-tangents; give one array: its .ntk, or its .nngp."
+                f"`{name}` is {shown(value)} of neural-tangents; give one array: its .ntk, or its .nngp."
             )
         super().__call__(name, value)
 
 
 TIME = array(low=0, inf=True, why="gradient-flow time starts at initialization")
 L2 = number(low=0, why="it multiplies ‖θ‖²/2 in the loss; vmap over it for a path")
-LEARNING_RATE = number(low=0, why="it turns steps into gradient-flow time")
 REDUCTION, ORIGIN = choice("mean", "sum"), choice("origin", "init")
 TRACE_AXES = either(integer(low=None), sequence(integer(low=None), empty=True))
-
-
-def as_degree(value: Any) -> float:
-    """k as a Python float; a measured one that rounding has moved off 0, off 1 or off a whole number is put back."""
-    measured = isinstance(value, Degree)
-    k = float(value.degree if measured else value)
-    near = max(1e-6, value.residual) if measured else 1e-6
-    whole = float(round(k)) if math.isfinite(k) else k
-    # of plain numbers those alone that mean nothing else: just above 1 a degree is a degree
-    meant = measured or k < 1 or k - 1 < 1e-15
-    return whole if meant and abs(k - whole) <= near else k
 
 
 def float_dtype(*values: ArrayLike) -> Any:

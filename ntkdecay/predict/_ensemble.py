@@ -18,8 +18,6 @@ from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import exact
 from ntkdecay.predict import _axes
 from ntkdecay.predict._checks import (
-    L2,
-    LEARNING_RATE,
     REDUCTION,
     TIME,
     TRACE_AXES,
@@ -30,8 +28,9 @@ from ntkdecay.predict._checks import (
     traced_non_negative,
 )
 from ntkdecay.predict._modes import Modes, decompose
+from ntkdecay.predict._mse import everywhere
 from ntkdecay.predict._request import Reduction, Task, describe
-from ntkdecay.predict._response import response
+from ntkdecay.predict._schedule import LEARNING_RATE, PiecewiseConstant, penalty
 
 Regime = Literal["nngp", "ntk"]
 INPUTS = tree(what="inputs of `kernel_fn`, an array or a tree of arrays of a floating dtype")
@@ -48,7 +47,7 @@ class Gaussian(NamedTuple):
     kernel_fn=function("of two sets of inputs, the third of a network's"),
     x_train=INPUTS,
     y_train=array(),
-    l2=L2,
+    l2=penalty(),
     degree=network_degree(),
     reduction=REDUCTION,
     learning_rate=LEARNING_RATE,
@@ -59,11 +58,11 @@ def gradient_descent_mse_ensemble(
     kernel_fn: Callable[..., Any],
     x_train: Any,
     y_train: ArrayLike,
+    learning_rate: ArrayLike = 1.0,
     *,
-    l2: ArrayLike,
+    l2: ArrayLike | PiecewiseConstant,
     degree: float | Degree,
     reduction: Reduction = "mean",
-    learning_rate: ArrayLike = 1.0,
     trace_axes: int | tuple[int, ...] = (-1,),
     **kernel_fn_train_train_kwargs: Any,
 ) -> "EnsembleFn":
@@ -93,10 +92,10 @@ def gradient_descent_mse_ensemble(
             `get`: the third function of a network from `ntkdecay.stax`, or any that approximates it.
         x_train: training inputs.
         y_train: labels, samples on the first axis.
-        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², θ the trained parameters.
+        learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
+        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², θ the trained parameters, or λ(t) as `PiecewiseConstant`.
         degree: k of the network when all layers are trained: 0, 1 or any real > 1.
         reduction: "mean": L = ½ mean (f − y)² over all samples and outputs; "sum": L = ½ Σ (f − y)².
-        learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
         **kernel_fn_train_train_kwargs: passed to `kernel_fn` for the training kernel.
 
@@ -264,27 +263,27 @@ def _gaussian(
     shapes: tuple[tuple[int, ...], ...],
     compute_cov: bool,
 ) -> tuple[Array | Gaussian, ...]:
-    time, l2, flat = task.time(t), task.decay.values, task.flat(task.y, task.shape)
+    time, decay, flat = task.time(t), task.pieces(), task.flat(task.y, task.shape)
 
     def one(regime: str, modes: Modes, shape: tuple[int, ...]) -> Array | Gaussian:
         degree = 1.0 if regime == "nngp" else task.degree
         seen = (train if between is None else between)[regime]
         pull = as_matrix(seen) / task.outputs @ modes.vectors
-        r = response(time, modes.rates[None], l2[None, None], degree)
-        # as in `gradient_descent_mse`: a mode without a gradient reaches no other point
-        reaches = (modes.rates > 0)[None]
-        learned = jnp.where(reaches, r.learned_per_rate, 0.0)
-        mean = jnp.einsum("na,tao->tno", pull, learned[..., None] * (modes.vectors.T @ flat)[None])
+        # each mode from f_0 = 1 to y = 0, and from 0 to 1
+        units = jnp.eye(2, dtype=task.y.dtype)
+        start, goal = (jnp.broadcast_to(one, (modes.rates.size, 2)) for one in units)
+        f, forgotten, w = everywhere(time, modes.rates, decay, start, goal, degree, modes.rates > 0)
+        mean = jnp.einsum("na,tao->tno", pull, w[..., 1:] * (modes.vectors.T @ flat)[None])
         mean = task.restore(mean, t, shape)
         if not compute_cov:
             return mean
         nngp = modes.vectors.T @ as_matrix(train["nngp"])
         if between is None or within is None:  # what is kept of f(0), without cancellation
-            p = modes.vectors[None] * r.kept[:, None, :]
+            p = modes.vectors[None] * f[:, None, :, 0]
             cov = jnp.einsum("tna,ab,tmb->tnm", p, nngp @ modes.vectors, p)
         else:  # P Kᵀ and P K Pᵀ with P = pull · V ψ Vᵀ, K in the eigenbasis
-            forgotten = r.forgotten[..., None]
-            p = pull[None] * jnp.where(reaches, r.kept_per_rate, 0.0)[:, None, :]
+            forgotten = forgotten[..., None]
+            p = -pull[None] * w[:, None, :, 0]
             crossed = jnp.einsum("tna,am->tnm", p, modes.vectors.T @ as_matrix(between["nngp"]).T)
             crossed = crossed + jnp.swapaxes(crossed, 1, 2)
             quadratic = jnp.einsum("tna,ab,tmb->tnm", p, nngp @ modes.vectors, p)

@@ -25,14 +25,14 @@ from ntkdecay._checks import (
     sequence,
     shown,
 )
-from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
+from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree, refuse
 from ntkdecay.predict._dynamics import Dynamics, products
 from ntkdecay.predict._eigenbasis import falls_into_modes, price_of_modes
 from ntkdecay.predict._given_solver import trajectory_by
 from ntkdecay.predict._integrate import LATE, PRESSED, STUCK, Options
 from ntkdecay.predict._rates import before, boundaries, of_layers
 from ntkdecay.predict._request import Origin
-from ntkdecay.predict._schedule import PiecewiseConstant, rate
+from ntkdecay.predict._schedule import LEARNING_RATE, PiecewiseConstant, rate
 from ntkdecay.predict._state import (
     Advance,
     Loss,
@@ -89,11 +89,11 @@ class Settings(NamedTuple):
 
 @checked(
     loss=function("of (fx, y)"),
-    k_train_train=by_layer(array()),
+    k_train_train=by_layer(kernel()),
     y_train=array(),
     l2=rate("it multiplies ‖θ‖²/2 in the loss", layers=True),
     degree=optional(network_degree()),
-    learning_rate=number(low=0, why="it turns steps into gradient-flow time"),
+    learning_rate=LEARNING_RATE,
     momentum=optional(number(low=0, below=1, why="the fraction of the last step that is kept")),
     l2_from=choice("origin", "init"),
     trace_axes=either(integer(low=None), sequence(integer(low=None), empty=True)),
@@ -106,11 +106,11 @@ def gradient_descent(
     loss: Loss,
     k_train_train: ArrayLike | Mapping[Hashable, ArrayLike],
     y_train: ArrayLike,
+    learning_rate: ArrayLike = 1.0,
+    momentum: ArrayLike | None = None,
     *,
     l2: Any,
     degree: Any = None,
-    learning_rate: ArrayLike = 1.0,
-    momentum: ArrayLike | None = None,
     l2_from: Origin = "origin",
     trace_axes: int | tuple[int, ...] = (-1,),
     solver: "diffrax.AbstractSolver | None" = None,
@@ -132,10 +132,10 @@ def gradient_descent(
         k_train_train: Θ_0 on the training points, of shape `zip(y_train.shape, y_train.shape)` without
             `trace_axes`; or a mapping from each layer to its part Θ^(l), with `l2` a mapping likewise.
         y_train: labels, samples on the first axis.
-        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`; or these for each layer of a network of degree 1 in each.
-        degree: k of the network; not needed with a mapping.
         learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         momentum: β, or None.
+        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`; or these for each layer of a network of degree 1 in each.
+        degree: k of the network; not needed with a mapping.
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0, and the kernel stands still.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
         solver: of diffrax, for those who want one. By default Tsit5, explicit, whose steps are at most about 3/γ_max

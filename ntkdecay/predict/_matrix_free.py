@@ -16,7 +16,6 @@ from ntkdecay._program import Program, read
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes, _spaces
 from ntkdecay.predict._checks import (
-    LEARNING_RATE,
     ORIGIN,
     REDUCTION,
     TIME,
@@ -28,7 +27,7 @@ from ntkdecay.predict._checks import (
 )
 from ntkdecay.predict._krylov import Krylov, Product, deepened
 from ntkdecay.predict._request import Origin, PredictFn, Reduction, Task, describe
-from ntkdecay.predict._schedule import PiecewiseConstant, penalty
+from ntkdecay.predict._schedule import LEARNING_RATE, PiecewiseConstant, penalty
 
 FIRST_DEPTH = 16
 FIRST_ROOM = 32
@@ -50,11 +49,11 @@ PRODUCT = function("of one vector")
 def gradient_descent_mse_matrix_free(
     matvec: Product,
     y_train: ArrayLike,
+    learning_rate: ArrayLike = 1.0,
     *,
     l2: ArrayLike | PiecewiseConstant,
     degree: float | Degree,
     reduction: Reduction = "mean",
-    learning_rate: ArrayLike = 1.0,
     l2_from: Origin = "origin",
     trace_axes: int | tuple[int, ...] = (-1,),
     tolerance: float = 1e-5,

@@ -17,12 +17,16 @@ from ntkdecay.predict._checks import (
     traced_non_negative,
 )
 from ntkdecay.predict._response import Prepared, on_training_set_prepared, prepare
+from ntkdecay.predict._schedule import constant
 
 
 @checked(
     t=TIME,
     eigenvalue=array(low=0, why="a kernel is positive semi-definite"),
-    l2=array(low=0, why="it multiplies ‖θ‖²/2 in the loss"),
+    l2=constant(
+        array(low=0, why="it multiplies ‖θ‖²/2 in the loss"),
+        "`gradient_descent_mse` on the kernel [[γ]] takes `PiecewiseConstant`",
+    ),
     degree=network_degree(),
     f0=array(),
     y=array(),

@@ -14,7 +14,6 @@ from ntkdecay._checks import array, checked, optional
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes
 from ntkdecay.predict._checks import (
-    LEARNING_RATE,
     ORIGIN,
     REDUCTION,
     TIME,
@@ -29,7 +28,7 @@ from ntkdecay.predict._checks import (
 from ntkdecay.predict._modes import Modes, decompose
 from ntkdecay.predict._request import Origin, PredictFn, Reduction, Task, describe
 from ntkdecay.predict._response import on_training_set, response
-from ntkdecay.predict._schedule import Pieces, PiecewiseConstant, elapsed, penalty
+from ntkdecay.predict._schedule import LEARNING_RATE, Pieces, PiecewiseConstant, elapsed, penalty
 
 
 @checked(
@@ -45,11 +44,11 @@ from ntkdecay.predict._schedule import Pieces, PiecewiseConstant, elapsed, penal
 def gradient_descent_mse(
     k_train_train: ArrayLike,
     y_train: ArrayLike,
+    learning_rate: ArrayLike = 1.0,
     *,
     l2: ArrayLike | PiecewiseConstant,
     degree: float | Degree,
     reduction: Reduction = "mean",
-    learning_rate: ArrayLike = 1.0,
     l2_from: Origin = "origin",
     trace_axes: int | tuple[int, ...] = (-1,),
 ) -> PredictFn:
@@ -70,12 +69,12 @@ def gradient_descent_mse(
         k_train_train: Θ_0 on the training points, of shape `zip(y_train.shape, y_train.shape)` without
             `trace_axes`.
         y_train: labels, samples on the first axis.
+        learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`. Traced values are fine: vmap
             over it for a whole path.
         degree: k of the network (`ntkdecay.homogeneity.degree` measures it): 0, 1 or any real > 1.
         reduction: "mean": L = ½ mean (f − y)² over all samples and outputs, neural-tangents' loss;
             "sum": L = ½ Σ (f − y)², the paper's.
-        learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0. Then the kernel stands still whatever
             the degree, ḟ = −Θ_0 (f − y) − λ(f − f_0), and t = inf is kernel ridge regression of y − f_0.
         trace_axes: output axes that `k_train_train` lacks, along which it is block-diagonal.

@@ -11,7 +11,6 @@ from ntkdecay._checks import array, checked
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict._checks import (
     L2,
-    LEARNING_RATE,
     REDUCTION,
     TRACE_AXES,
     as_array,
@@ -23,13 +22,16 @@ from ntkdecay.predict._checks import (
 from ntkdecay.predict._modes import Modes, decompose
 from ntkdecay.predict._request import Reduction, Task, describe
 from ntkdecay.predict._response import on_training_set, velocity
+from ntkdecay.predict._schedule import LEARNING_RATE, constant
 
 
 @checked(
     k_train_train=kernel(),
     y_train=array(),
     fx_train_0=array(),
-    l2=L2,
+    l2=constant(
+        L2, "with `PiecewiseConstant`, take the least loss of `gradient_descent_mse` at many times"
+    ),
     degree=network_degree(),
     reduction=REDUCTION,
     learning_rate=LEARNING_RATE,

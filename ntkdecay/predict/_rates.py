@@ -18,9 +18,10 @@ def of_layers(l2: Any, layers: tuple[Hashable, ...] | None, dtype: Any) -> tuple
 
 def split(rates: Any) -> tuple[tuple[Callable | None, ...], tuple[Any, ...]]:
     """Functions, which a program is made for, and the rest, which it is given."""
+    given = [callable(one) and not isinstance(one, PiecewiseConstant) for one in rates]
     return (
-        tuple(one if callable(one) else None for one in rates),
-        tuple(None if callable(one) else one for one in rates),
+        tuple(one if is_one else None for one, is_one in zip(rates, given, strict=True)),
+        tuple(None if is_one else one for one, is_one in zip(rates, given, strict=True)),
     )
 
 

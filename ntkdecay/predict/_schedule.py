@@ -23,10 +23,20 @@ class PiecewiseConstant(NamedTuple):
     >>> predict_fn = predict.gradient_descent_mse(np.eye(2), np.ones((2, 1)), l2=l2, degree=2)
     >>> predict_fn(100.0, 0.0).shape
     (2, 1)
+
+    It is a function of t too, as optax's schedules are, and stands where those do:
+
+    >>> float(l2(60))
+    0.01
     """
 
     values: ArrayLike
     boundaries: ArrayLike
+
+    def __call__(self, t: ArrayLike) -> Array:
+        """Its value at t, of the shape of t."""
+        edges = jnp.asarray(self.boundaries, float)
+        return jnp.asarray(self.values, float)[jnp.searchsorted(edges, t, side="right")]
 
 
 class rate(Rule):
@@ -70,6 +80,30 @@ class rate(Rule):
 def penalty() -> Rule:
     """λ."""
     return rate(L2.why)
+
+
+class constant(Rule):
+    """What another rule asks, which does not change with time; `instead` says what is of use where it does."""
+
+    def __init__(self, rule: Rule, instead: str) -> None:
+        self.rule, self.instead, self.refuses = rule, instead, rule.refuses
+
+    @property
+    def asks(self) -> str:
+        return self.rule.asks
+
+    def __call__(self, name: str, value: Any) -> None:
+        if isinstance(value, PiecewiseConstant) or (callable(value) and not is_traced(value)):
+            raise TypeError(
+                f"`{name}` is {shown(value)}; here it does not change with time: {self.instead}."
+            )
+        self.rule(name, value)
+
+
+LEARNING_RATE = constant(
+    number(low=0, why="it turns steps into gradient-flow time"),
+    "give `t` as the integral of η over the steps, or take `sgd`, whose steps follow a schedule",
+)
 
 
 def own(value: Any, dtype: Any, name: str) -> Any:

@@ -24,7 +24,7 @@ from ntkdecay._checks import (
     sequence,
     shown,
 )
-from ntkdecay.predict._checks import as_own, check_ascending, network_degree, refuse
+from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree, refuse
 from ntkdecay.predict._rates import at_step, of_layers, split
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._schedule import PiecewiseConstant, own, rate
@@ -43,7 +43,7 @@ from ntkdecay.predict._state import (
 
 @checked(
     loss=function("of (fx, y)"),
-    k_train_train=by_layer(array()),
+    k_train_train=by_layer(kernel()),
     y_train=array(),
     l2=rate("it multiplies ‖θ‖²/2 in the loss", steps=True, layers=True),
     degree=optional(network_degree()),
@@ -58,11 +58,11 @@ def sgd(
     loss: Loss,
     k_train_train: ArrayLike | Mapping[Hashable, ArrayLike],
     y_train: ArrayLike,
+    learning_rate: ArrayLike | PiecewiseConstant | optax.Schedule,
+    momentum: ArrayLike | None = None,
     *,
     l2: ArrayLike | PiecewiseConstant | optax.Schedule | Mapping[Hashable, Any],
     degree: Any = None,
-    learning_rate: ArrayLike | PiecewiseConstant | optax.Schedule,
-    momentum: ArrayLike | None = None,
     nesterov: bool = False,
     batches: ArrayLike | None = None,
     l2_from: Origin = "origin",
@@ -82,9 +82,9 @@ def sgd(
     Args:
         loss: `loss(fx, y)`, a scalar; it is given the samples of the minibatch alone.
         k_train_train, y_train, degree, l2_from, trace_axes: as in `gradient_descent`.
-        l2: λ >= 0, `PiecewiseConstant` in steps, an optax schedule of the step, or a mapping from layers to these.
-        learning_rate: η, or a schedule likewise.
+        learning_rate: η, `PiecewiseConstant` in steps, or an optax schedule of the step.
         momentum, nesterov: as in `optax.sgd`.
+        l2: λ >= 0, or a schedule likewise, or a mapping from layers to these.
         batches: (steps, batch size) indices of samples, the minibatch of each step; it starts anew when it
             has been gone through. None: all samples at every step.
 

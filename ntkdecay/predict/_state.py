@@ -44,6 +44,7 @@ from ntkdecay.predict._checks import (
     check_kernel,
     check_request,
     float_dtype,
+    kernel,
     refuse_kernel,
     refuse_kernel_shape,
     refuse_spectrum,
@@ -266,7 +267,7 @@ def predictor(
         t=anything(),
         fx_train_or_state_0=either(optional(array()), instance(State, "a State")),
         fx_test_0=optional(array()),
-        k_test_train=optional(by_layer(array())),
+        k_test_train=optional(by_layer(kernel())),
     )
     def predict_fn(
         t: ArrayLike | None = None,

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from ntkdecay import kernels, stax
 from ntkdecay._neural_tangents import predict as nt_predict
-from ntkdecay.predict import gradient_descent_mse, gradient_descent_mse_ensemble
+from ntkdecay.predict import (
+    PiecewiseConstant,
+    gradient_descent_mse,
+    gradient_descent_mse_ensemble,
+)
 
 KERNEL_FN = stax.serial(stax.Dense(1, b_std=0.1), stax.Relu(), stax.Dense(1))[2]
 # between equal inputs a ReLU kernel is exact to 1e-8 only: how it is compiled shows there
@@ -25,7 +29,7 @@ def predictors():
     """neural-tangents' and ours, which compute their kernels once."""
     with jax.numpy_rank_promotion("allow"):
         theirs = nt_predict.gradient_descent_mse_ensemble(SMOOTH, X, Y, 0.3)
-    return theirs, gradient_descent_mse_ensemble(SMOOTH, X, Y, l2=0.0, degree=2, learning_rate=0.3)
+    return theirs, gradient_descent_mse_ensemble(SMOOTH, X, Y, 0.3, l2=0.0, degree=2)
 
 
 @pytest.mark.parametrize("t", TIMES, ids=["None", "inf", "0", "scalar", "array"])
@@ -103,6 +107,21 @@ def test_training_points_given_as_test_points_agree_and_variances_are_not_negati
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-7)  # two equal inputs: see analytic_kernel
     for gaussian in train:
         assert np.linalg.eigvalsh(gaussian.covariance).min() > -1e-14
+
+
+def test_pieces_of_l2_are_those_of_the_closed_form_for_every_start():
+    """f(t) is affine in f(0): the columns of a closed form that starts from each unit vector."""
+    t, l2, n = np.array([0.5, 3.0, 9.0]), PiecewiseConstant([0.3, 0.0, 0.1], [1.0, 4.0]), len(X)
+    x = np.concatenate([X, X_TEST])
+    nngp, k = (np.asarray(kernels.analytic_kernel(KERNEL_FN, x, get=get)) for get in BOTH[::-1])
+    one, units = Y[:, :1], np.eye(len(x))
+    options = {"l2": l2, "degree": 2, "reduction": "sum"}
+    closed = gradient_descent_mse(k[:n, :n], np.tile(0 * one, len(x)), **options)
+    on = np.concatenate(closed(t, units[:n], units[n:], k[n:, :n]), axis=1)
+    mean, cov = gradient_descent_mse_ensemble(KERNEL_FN, X, one, **options)(t, X_TEST, "ntk", True)
+    expected = gradient_descent_mse(k[:n, :n], one, **options)(t, 0.0, 0.0, k[n:, :n])[1]
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(cov, (on @ nngp @ on.swapaxes(1, 2))[:, n:, n:], rtol=0, atol=1e-8)
 
 
 def test_last_layer_alone_ends_at_ridge_regression_with_no_memory_of_its_start():

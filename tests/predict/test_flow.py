@@ -1,5 +1,7 @@
 """gradient_descent and sgd: the state (a, w) against the closed form, neural-tangents, steps written out."""
 
+from typing import NamedTuple
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,13 @@ K = A @ A.T / len(A) + 0.05 * np.eye(len(A))
 K_TRAIN, K_TEST = K[:N, :N], K[N:, :N]
 Y, START, START_TEST = normal(1, N, OUTPUTS), normal(2, N, OUTPUTS), normal(3, N_TEST, OUTPUTS)
 T = np.array([0.0, 0.5, 3.0, 20.0])
+
+
+class Kernels(NamedTuple):
+    """As `kernel_fn` gives them."""
+
+    nngp: np.ndarray
+    ntk: np.ndarray
 
 
 def squared_error(fx, y):
@@ -56,9 +65,9 @@ def test_flow_at_l2_0_is_neural_tangents(momentum):
     )
     with jax.numpy_rank_promotion("allow"):
         theirs = theirs(T[1:], jnp.asarray(START), jnp.asarray(START_TEST), jnp.asarray(K_TEST))
-    ours = gradient_descent(
-        squared_error, K_TRAIN, Y, l2=0.0, degree=2, learning_rate=0.3, momentum=momentum, **TIGHT
-    )(T[1:], START, START_TEST, K_TEST)
+    ours = gradient_descent(squared_error, K_TRAIN, Y, 0.3, momentum, l2=0.0, degree=2, **TIGHT)(
+        T[1:], START, START_TEST, K_TEST
+    )
     agree(ours, theirs, 1e-5)  # their solver's tolerance
 
 
@@ -101,6 +110,7 @@ def test_above_512_outputs_a_stiff_flow_is_still_solved_implicitly():
     [
         ({"y_train": np.nan * Y}, "`y_train` .* with NaN entries"),
         ({"y_train": Y + 1j}, "`y_train` .* dtype complex128"),
+        ({"k_train_train": Kernels(K_TRAIN, K_TRAIN)}, r"`k_train_train` .*: its \.ntk, or its"),
         ({"k_train_train": K_TRAIN + 0j}, "`k_train_train` .* dtype complex128"),
         ({"k_train_train": K_TRAIN - np.eye(N)}, "not positive semi-definite: its smallest"),
         ({"l2": "0.1"}, "`l2` is '0.1'"),
@@ -131,6 +141,7 @@ def test_what_a_trajectory_is_asked_is_checked():
         (lambda: flow(np.nan), "`t` is nan"),
         (lambda: flow(1j), "`t` is 1j"),
         (lambda: flow(1.0, np.nan * START), "`fx_train_or_state_0`"),
+        (lambda: flow(1.0, START, START_TEST, Kernels(K_TEST, K_TEST)), r"`k_test_train` .*: its \.ntk"),
         (lambda: flow(1.0, START, START_TEST, np.nan * K_TEST), "`k_test_train` .* NaN"),
         (lambda: gradient_descent(squared_error, K_TRAIN, Y, l2=0, degree=2, max_steps=0), "max_steps"),
         (lambda: gradient_descent(lambda f, y: jnp.sum(jnp.sqrt(-(f**2))), K_TRAIN, Y, l2=0.1, degree=2)(1.0, START), "not finite"),

@@ -42,9 +42,9 @@ def both(args, t, y, k, trace_axes, learning_rate=1.0, degree=2):
         theirs = nt_predict.gradient_descent_mse(
             jnp.asarray(k), jnp.asarray(y), learning_rate=learning_rate, trace_axes=trace_axes
         )(t, *(jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in args))
-    ours = gradient_descent_mse(
-        k, y, l2=0.0, degree=degree, learning_rate=learning_rate, trace_axes=trace_axes
-    )(t, *args)
+    ours = gradient_descent_mse(k, y, learning_rate, l2=0.0, degree=degree, trace_axes=trace_axes)(
+        t, *args
+    )
     return jax.tree.leaves(theirs), jax.tree.leaves(ours)
 
 
