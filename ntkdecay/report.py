@@ -17,7 +17,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -32,6 +32,7 @@ from ntkdecay._checks import (
     function,
     instance,
     integer,
+    mapping,
     optional,
     sequence,
     shown,
@@ -70,6 +71,7 @@ __all__ = [
     "Whole",
     "cli",
     "colors",
+    "every",
     "tally",
 ]
 
@@ -212,6 +214,10 @@ def _use_all_cores() -> None:
 class _Verdict(Rule):
     """None, or one truth value of any package."""
 
+    @property
+    def asks(self) -> str:
+        return "True, False or None"
+
     refuses = frozenset(
         {"text", "mapping", "object", "complex", "nan", "negative", "fraction", "many", "empty"}
     )
@@ -219,7 +225,20 @@ class _Verdict(Rule):
     def __call__(self, name: str, value: Any) -> None:
         truth = np.asarray(value)
         if value is not None and (truth.shape or truth.dtype != bool):
-            raise TypeError(f"`{name}` is {shown(value)}; it must be True, False or None.")
+            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+
+
+@checked(verdicts=sequence(_Verdict(), empty=True))
+def every(verdicts: Sequence[bool | None]) -> bool | None:
+    """Whether all hold: False where one does not, None where none fails but one, or all, cannot be decided.
+
+    >>> from ntkdecay import report
+    >>> report.every([True, None]), report.every([False, None]), report.every([True, True])
+    (None, False, True)
+    """
+    if any(one is not None and not one for one in verdicts):
+        return False
+    return None if None in list(verdicts) or not len(verdicts) else True
 
 
 class _Figure(Rule):
@@ -281,6 +300,20 @@ class Report:
         """
         verdict = None if holds is None else bool(holds)
         self.claims.append(Claim(claim, expected, measured, verdict, ours, revised))
+
+    @checked(why=mapping(text(), "a mapping from claims' words"))
+    def explain(self, why: Mapping[str, str]) -> None:
+        """Say why claims fail, in one sentence each: size, criterion or the paper. Of the preset desk alone, whose numbers were looked at.
+
+        Args:
+            why: by the claim's words; those of claims that hold, or that there are none of, are not used.
+        """
+        if self.options.preset != "desk":
+            return
+        for i, claim in enumerate(self.claims):
+            if claim.holds is False and claim.claim in why:
+                told = f"{claim.measured}. {why[claim.claim]}"
+                self.claims[i] = claim._replace(measured=told)
 
     @checked(figure=_Figure())
     def save(self, figure: Any) -> Path:

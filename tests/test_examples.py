@@ -171,16 +171,6 @@ def test_auto_l2_that_ends_above_the_tuned_l2_has_not_come_to_it(tmp_path):
         assert [claim.holds for claim in out.claims] == holds
 
 
-@pytest.mark.parametrize("preset", ["quick", "desk"])
-def test_why_a_claim_fails_is_said_of_the_preset_that_was_looked_at(tmp_path, preset):
-    out = report.Report("l2", "none", report.Options(preset=preset, out=tmp_path))
-    for name, holds in (("a", False), ("b", True), ("c", None), ("d", False)):
-        out.claim(name, expected="1", measured="2", holds=holds)
-    _sweeps.explain(out, {"a": "Size: small", "b": "Size: small", "c": "Size: small"})
-    said = "2. Size: small" if preset == "desk" else "2"
-    assert [claim.measured for claim in out.claims] == [said, "2", "2", "2"]
-
-
 def test_best_within_a_budget_counts_no_later_step():
     grid = record(TIMES)
     np.testing.assert_allclose(_sweeps.best(grid), 0.9, rtol=5e-3)

@@ -81,6 +81,41 @@ def test_a_schedule_begins_at_0_and_ascends(starts):
         _schedules.schedule(starts, [1.0] * len(starts), [0.0] * len(starts))
 
 
+def test_steps_out_of_order_are_refused_by_the_names_of_their_options():
+    options = SimpleNamespace(first=500, decay=400, end=900, halvings=(2, 5, 5))
+    with pytest.raises(ValueError, match=r"`--decay` is 400; it must come after `--first`, 500"):
+        _schedules.in_order(options, "first", "decay", "end")
+    with pytest.raises(ValueError, match=r"`--halvings` is \(2, 5, 5\); .* after `--halvings`, 5"):
+        _schedules.in_order(options, "halvings", "decay")
+    _schedules.in_order(options, "decay", "first", "end")
+
+
+def test_a_weight_decay_that_makes_weights_grow_is_refused_before_training():
+    schedules = [_schedules.schedule((0, 3), (0.1, 1e3), (0.01, 0.01))]
+    with pytest.raises(ValueError, match=r"`--learning-rate` times `--l2` is 10 in a phase"):
+        _runs.run(TINY_OPTIONS, schedules, 4, np.arange(5))
+
+
+def test_means_within_chance_are_neither_alike_nor_apart():
+    def found(gap, seeds=3):
+        noise = np.linspace(-1e-3, 1e-3, seeds)
+        values = np.stack([0.5 + noise, 0.5 + gap + noise])
+        return _runs.apart(xr.DataArray(values, dims=("schedule", "seed")))
+
+    assert _runs.alike([found(0.005)], 0.01) is True
+    assert _runs.alike([found(0.02)], 0.01) is False
+    assert _runs.alike([found(0.02, seeds=1)], 0.01) is None
+    # p = 0.006 for a single comparison, not for two
+    near = found(0.0043)
+    assert 0.005 < near.p < 0.01
+    assert _runs.alike([near], 0.001) is False and _runs.alike([near] * 2, 0.001) is None
+    assert _runs.alike([near, found(0.5)], 0.001) is False
+
+
+def test_a_phase_is_settled_after_three_times_the_relaxation_time():
+    assert not _runs.settled(1e-3, 740) and _runs.settled(1e-3, 750)
+
+
 def test_predicted_rate_is_lemma_5_2_in_each_phase_and_jumps_where_the_rate_does():
     phases = _schedules.schedule((0, 100), (0.4, 0.1), (0.01, 0.08))
     steps, trace = np.arange(0, 301, 10), np.full(31, 3.0)

@@ -50,6 +50,16 @@ def test_paper_sizes_are_those_of_the_preset_and_an_error_is_one_line(monkeypatc
         report.cli(main, Options(), Options(width=1000))
 
 
+@pytest.mark.parametrize("preset", ["quick", "desk"])
+def test_why_a_claim_fails_is_said_of_the_preset_that_was_looked_at(tmp_path, preset):
+    out = report.Report("l2", "none", report.Options(preset=preset, out=tmp_path))
+    for name, holds in (("a", False), ("b", True), ("c", None), ("d", False)):
+        out.claim(name, expected="1", measured="2", holds=holds)
+    out.explain({"a": "Size: small", "b": "Size: small", "c": "Size: small"})
+    said = "2. Size: small" if preset == "desk" else "2"
+    assert [claim.measured for claim in out.claims] == [said, "2", "2", "2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from _schedules import Schedule, Table
+from _schedules import Schedule, Table, check_decay
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
@@ -61,6 +61,11 @@ class Options(report.Options):
             f"{self.width}, batches of {self.batch_size}, {self.seeds} seeds, float32"
         )
 
+
+DESK: dict[str, Any] = dict(
+    data="cifar10", samples=10_000, test_samples=10_000, width=32, batch_size=128, seeds=3
+)
+"""Real images in a fully connected network: what two cores train for a few 1/λ_e in minutes."""
 
 CIFAR: dict[str, Any] = dict(
     data="cifar10", samples=50_000, test_samples=10_000, network="pre_resnet_32", width=16,
@@ -180,6 +185,7 @@ def run(
         noise: whether to measure the gradients of minibatches.
         progress: name of the progress bar.
     """
+    check_decay(schedules)
     x, y, x_test, y_test = images(options)
     net, table = network(options), Table.of(schedules)
     augment = flipped_and_cropped if options.augment else None
@@ -255,6 +261,30 @@ def apart(values: xr.DataArray, along: str = "schedule") -> Apart:
     means = values.mean("seed").to_numpy()
     p = stats.f_oneway(*values.to_numpy()).pvalue if values.sizes["seed"] > 1 else np.nan
     return Apart(means, float(np.ptp(means)), float(p))
+
+
+def alike(found: Sequence[Apart], within: float) -> bool | None:
+    """Whether in each comparison the means are within a range; None where one is not, but chance alone explains it, or one seed cannot tell.
+
+    The level of p is 0.01 for all of them together: 0.01 over their number.
+    """
+    return report.every(
+        [
+            True if one.range < within else False if one.p < 0.01 / len(found) else None
+            for one in found
+        ]
+    )
+
+
+def settled(intrinsic_lr: float, steps: float) -> bool:
+    """Whether a phase is long enough for the norm to come to its equilibrium: what is left of γ − γ_∞ is e⁻³ by (12), or less."""
+    return 4 * intrinsic_lr * steps >= 3
+
+
+FINITE = "a finite step adds ‖∇L‖² to Tr Σ ((3) of the periodic paper); Tr Σ alone is the limit of small steps"
+SHORT = (
+    "a record that ends before equilibrium, or a difference that chance explains, decides nothing"
+)
 
 
 def log(values: xr.DataArray) -> xr.DataArray:

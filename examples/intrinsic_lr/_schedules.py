@@ -7,7 +7,7 @@ inverse square while the weights stay. Time is counted in steps.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,37 @@ class Phase(NamedTuple):
 
 
 Schedule = tuple[Phase, ...]
+
+
+def in_order(options: Any, *names: str) -> None:
+    """Options of a script that are steps of its runs, in the order in which they come.
+
+    Raises:
+        ValueError: if one does not come after the one before it; it names both.
+    """
+    last, before = 0, "the start"
+    for name in names:
+        value, option = getattr(options, name), f"`--{name.replace('_', '-')}`"
+        for one in np.atleast_1d(value):
+            if one <= last:
+                raise ValueError(
+                    f"{option} is {value}; it must come after {before}, {last}: each phase of a run begins after the last."
+                )
+            last, before = int(one), option
+
+
+def check_decay(schedules: Sequence[Schedule]) -> None:
+    """Weight decay by itself shrinks the weights, |1 − ηλ| < 1, in every phase.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    product = max(phase.learning_rate * phase.l2 for phases in schedules for phase in phases)
+    if product >= 2:
+        raise ValueError(
+            f"`--learning-rate` times `--l2` is {product:g} in a phase; it must be below 2: weight decay alone would make the "
+            "weights grow without end."
+        )
 
 
 def schedule(

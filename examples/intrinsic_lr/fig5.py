@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from _runs import CIFAR, Options, run
-from _schedules import schedule
+from _runs import CIFAR, DESK, Options, run
+from _schedules import in_order, schedule
 
 from ntkdecay import report
 from ntkdecay import scale_invariant as si
@@ -41,6 +41,10 @@ class Fig5(Options):
     """Relative distance of its two starts in x."""
 
 
+DESK_SIZES = dataclasses.replace(
+    Fig5(**DESK), samples=250, batch_size=250, test_samples=1000, seeds=2
+)
+"""Accuracies on the test set are shown, not compared: they are measured at every step, so that 1000 images do."""
 PAPER = dataclasses.replace(
     Fig5(**CIFAR),
     samples=1000,
@@ -52,19 +56,26 @@ PAPER = dataclasses.replace(
 )
 
 
+WHY: dict[str, str] = {}
+PERIODS = 3.0
+"""A run of so many 1/(ηλ) has destabilizations if there are any."""
+
+
 def main(options: Fig5) -> None:
     """Figure 5: chaos of the toy loss, and a network that learns all samples again and again."""
+    in_order(options, "off", "end")
     out = report.Report("intrinsic_lr", "fig5", options, data=options.words)
-    figure, axes = plt.subplots(2, 2, figsize=(13, 8.5), layout="constrained")
-    toy(axes[0, 0], out, options)
     eta = options.learning_rate
     schedules = [schedule((0, options.off), (eta, eta), l2) for l2 in ((options.l2, 0), (0, 0))]
+    figure, axes = plt.subplots(2, 2, figsize=(13, 8.5), layout="constrained")
+    toy(axes[0, 0], out, options)
     grid = run(
         options, schedules, options.end, np.arange(options.end + 1), full_batch=True, noise=False,
         metrics={"gradient_norm": "gradient_norm"}, progress="full batch",
     )  # fmt: skip
     draw(axes.flat[1:], options, grid)
     unstable(out, options, grid)
+    out.explain(WHY)
     out.save(figure)
 
 
@@ -134,21 +145,26 @@ def unstable(out: report.Report, options: Fig5, grid: xr.Dataset) -> None:
     out.numbers["with weight decay"] = {
         "all learned at step": first, "share of the steps since": after, "lowest accuracy since": lowest, "destabilizations": bursts,
     }  # fmt: skip
+    seen = all(learned) and min(bursts) > 0 and max(lowest) < 1
     out.claim(
         "with weight decay the network learns all samples, and is unable to stay there",
         expected="training accuracy 1, and destabilizations after it, in every run",
-        measured=f"accuracy 1 at step {min(first)} to {max(first)}, then in {100 * min(after):.0f} to {100 * max(after):.0f} % of the steps; "
+        measured=f"accuracy 1 {f'at step {min(first)} to {max(first)}' if all(learned) else 'not in every run'}, then in {100 * min(after):.0f} to {100 * max(after):.0f} % of the steps; "
         f"{min(bursts)} to {max(bursts)} destabilizations, down to {100 * min(lowest):.0f} %",
-        holds=all(learned) and min(bursts) > 0 and max(lowest) < 1,
+        holds=seen
+        or (False if options.off * options.learning_rate * options.l2 >= PERIODS else None),
     )
     tail = [float(off["accuracy"][i, (options.end - options.off) // 2 :].min()) for i in seeds]
     quiet = [found(off.isel(seed=i)).number for i in seeds]
     plain = [found(grid.isel(schedule=1, seed=i)).number for i in seeds]
+    long = (options.end - options.off) * options.learning_rate * options.l2 >= PERIODS
     out.claim(
         "without it training converges",
         expected="no destabilization once λ is 0, and none in the run with λ = 0 from the beginning",
         measured=f"{max(quiet)} and {max(plain)}; accuracy {100 * min(tail):.0f} % or more in the last half after",
-        holds=max(quiet) == max(plain) == 0 and min(tail) == 1,
+        holds=max(quiet) == max(plain) == 0 and min(tail) == 1
+        if long or max(quiet + plain)
+        else None,
     )
     norm2 = on["norm2"].transpose("step", "seed").to_numpy().astype(float)
     slopes = np.sqrt(norm2) * on["gradient_norm"].transpose("step", "seed").to_numpy()
@@ -163,4 +179,4 @@ def unstable(out: report.Report, options: Fig5, grid: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, Fig5(), PAPER)
+    report.cli(main, Fig5(), PAPER, desk=DESK_SIZES)

@@ -6,7 +6,7 @@ t_* = c'/(ηλ) for plain SGD, a line of slope −1 in logarithms.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -178,23 +178,13 @@ def ahead(difference: float, error: float = 0.0, least: float = 0.0) -> bool | N
 
 
 def every(verdicts: Iterable[bool | None]) -> bool | None:
-    """Whether all hold: False where one does not, None where none fails but one, or all, cannot be decided."""
-    found = list(verdicts)
-    if False in found:
-        return False
-    return None if None in found or not found else True
+    """`report.every` of any iterable."""
+    return report.every(list(verdicts))
 
 
 def percent(difference: float, error: float = 0.0) -> str:
     """A difference of accuracies: "+0.38 ± 0.05 %"."""
     return f"{100 * difference:+.2f}" + (f" ± {100 * error:.2f}" if error > 0 else "") + " %"
-
-
-def explain(out: report.Report, why: Mapping[str, str]) -> None:
-    """Say of each claim that fails at the desk preset why it does: size, criterion or the paper."""
-    for i, claim in enumerate(out.claims):
-        if out.options.preset == "desk" and claim.holds is False and claim.claim in why:
-            out.claims[i] = claim._replace(measured=f"{claim.measured}. {why[claim.claim]}")
 
 
 def plain(array: xr.DataArray) -> dict:

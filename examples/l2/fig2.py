@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from _panels import dynamics, row, ticks
-from _sweeps import Setup, colors, explain, plain, run, slopes, spread, time_to_reach
+from _sweeps import Setup, colors, plain, run, slopes, spread, time_to_reach
 
 from ntkdecay import networks, report
 
@@ -190,7 +190,7 @@ def main(options: Options) -> None:
         options.wrn_rate,
         options.wrn_epochs,
     )
-    explain(outs["fig2"], WHY)
+    outs["fig2"].explain(WHY)
     outs["fig2"].save(figure)
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
@@ -201,7 +201,7 @@ def main(options: Options) -> None:
     figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
     dynamics(axes[0], outs["s6"], fc, options.fc, "FC", options.fc_rate)
     dynamics(axes[1], outs["s6"], wrn, options.wrn, wrn_name, options.wrn_rate)
-    explain(outs["s6"], WHY)
+    outs["s6"].explain(WHY)
     outs["s6"].save(figure)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 from _panels import dynamics, row
-from _sweeps import Setup, explain, run
+from _sweeps import Setup, run
 
 from ntkdecay import networks, report
 
@@ -126,7 +126,7 @@ def main(options: Options) -> None:
         row(axes[i], out, grid, setup, name, ("abc", "def")[i], rate, options.epochs)
         dynamics(s6_axes[i], curves, grid, setup, name, rate)
     for one in (out, curves):
-        explain(one, WHY)
+        one.explain(WHY)
     out.save(figure)
     curves.save(s6)
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from _panels import constant
-from _sweeps import best, colors, explain, peaked, plain, slopes, spread, time_to_best
+from _sweeps import best, colors, peaked, plain, slopes, spread, time_to_best
 from _wrn import DESK_TUNING, PAPER_TUNING, Tuning, coefficient, of_order, off, tuned, tuning
 
 from ntkdecay import optimizers, report
@@ -49,12 +49,12 @@ def main(options: Options) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     measurement(axes[0], outs["fig4"], options, short, grid, c)
     against_tuned(axes[1], outs["fig4"], options, found, c)
-    explain(outs["fig4"], WHY)
+    outs["fig4"].explain(WHY)
     outs["fig4"].save(figure)
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     fixed_rate(axes, outs["s2"], options, grid)
-    explain(outs["s2"], WHY)
+    outs["s2"].explain(WHY)
     outs["s2"].save(figure)
 
     for name, factor in (("s3", 1.0), ("s4", 2.0)):

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from _auto_l2 import METRICS, auto, claims, curves, numbers
-from _sweeps import averaged, explain, images, softmax_loss
+from _sweeps import averaged, images, softmax_loss
 
 from ntkdecay import datasets, networks, report, training
 
@@ -127,7 +127,7 @@ def main(options: Options) -> None:
         curves(column, constant, dynamic, case.epoch, case.network)
         claims(out, constant, dynamic, case.epoch, case.network)
         out.numbers[case.network] = numbers(constant, dynamic)
-    explain(out, WHY)
+    out.explain(WHY)
     out.save(figure)
 
 

@@ -18,7 +18,6 @@ from _sweeps import (
     best,
     colors,
     every,
-    explain,
     images,
     lead,
     peaked,
@@ -138,7 +137,7 @@ def main(options: Options) -> None:
         "best training accuracy": plain(best(grid, name="accuracy")),
     }
     claims(out, grid, accuracy)
-    explain(out, WHY)
+    out.explain(WHY)
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
     draw(
         axes,

@@ -42,6 +42,16 @@ def claim(other=False):
     return Call(made(other).claim, arguments | {"revised": ""})
 
 
+@call("report.Report().explain")
+def explain(other=False):
+    return Call(made(other).explain, {"why": {"a": "size" if other else "criterion"}})
+
+
+@call("report.every")
+def every(other=False):
+    return Call(report.every, {"verdicts": [True, None, other]})
+
+
 @call("report.Report().save")
 def save(other=False):
     figure = matplotlib.figure.Figure((1 + other, 1))
