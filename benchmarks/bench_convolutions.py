@@ -1,13 +1,14 @@
 """A user's own convolutional network on a CPU, in training and in kernels: flax, equinox, stax, plain JAX, none of it changed.
 
 Each is one network, two 3 × 3 convolutions of 16 channels and a dense layer, of 32 digits: twenty steps of SGD,
-or its empirical NTK. Beside them the network written in products of patches and filters; in training also a
-Python loop over a compiled step, which XLA's fast convolutions serve. Then gradients of one convolution in groups of
-channels, in a loop, beside JAX's own.
+or its empirical NTK; flax's also unpadded, with 32 channels. Beside them the network written in products of patches and
+filters; in training also a Python loop over a compiled step, which XLA's fast convolutions serve. Then gradients of one
+convolution in groups of channels, in a loop, beside JAX's own.
 """
 
 import functools
 import time
+from typing import Any
 
 import equinox as eqx
 import flax.linen as nn
@@ -26,6 +27,7 @@ from ntkdecay.kernels import empirical_ntk
 STEPS = 20
 BY_HAND = "products by hand"
 NAMES = ("flax", "nnx", "equinox", "stax", "lax")
+UNPADDED = (f"unpadded, {BY_HAND}", "unpadded, flax")
 GROUPS = (2, 8, 32)  # of 32 channels
 
 
@@ -34,13 +36,15 @@ class Products(nn.Module):
 
     features: int
     size: tuple[int, int]
+    padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x):
         shape = *self.size, x.shape[-1], self.features
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        if self.padding == "SAME":
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         for axis in (1, 2):
             span = x.shape[axis] - 2
             slices = [lax.slice_in_dim(x, i, i + span, axis=axis) for i in range(3)]
@@ -50,17 +54,19 @@ class Products(nn.Module):
 
 
 class Network(nn.Module):
-    conv: type[nn.Module]
+    conv: Any
+    features: int = 16
+    padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x):
         for _ in range(2):
-            x = nn.relu(self.conv(16, (3, 3))(x))
+            x = nn.relu(self.conv(self.features, (3, 3), padding=self.padding)(x))
         return nn.Dense(10)(x.reshape(len(x), -1))
 
 
-def of_flax(key, conv=nn.Conv):
-    network = Network(conv)
+def of_flax(key, conv=nn.Conv, **options):
+    network = Network(conv, **options)
     return network.init(key, jnp.zeros((1, 8, 8, 1))), network.apply
 
 
@@ -121,6 +127,8 @@ MAKERS = {
     "equinox": of_equinox,
     "stax": of_stax,
     "lax": of_lax,
+    UNPADDED[0]: functools.partial(of_flax, conv=Products, features=32, padding="VALID"),
+    UNPADDED[1]: functools.partial(of_flax, features=32, padding="VALID"),
 }
 
 
@@ -131,7 +139,7 @@ def batch():
 
 def training(name):
     params, apply_fn = MAKERS.get(name, of_flax)(jax.random.key(0))
-    if name in NAMES:
+    if name in (*NAMES, UNPADDED[1]):
         apply_fn = fast(apply_fn)
     x, y = batch()
 
@@ -192,6 +200,8 @@ CASES = {
     "training": (training, (BY_HAND, *NAMES, "a loop over a step", "flax, as it is")),
     "kernel": (functools.partial(kernel, (-1,)), (BY_HAND, *NAMES)),
     "kernel, all outputs": (functools.partial(kernel, ()), (BY_HAND, *NAMES)),
+    "training, unpadded": (training, UNPADDED),
+    "kernel, unpadded": (functools.partial(kernel, (-1,)), UNPADDED),
     "groups": (grouped, tuple(GROUPED)),
 }
 

@@ -6,7 +6,7 @@ XLA's library for CPUs knows convolutions of images (n, â€¦, c) with filters (â€
 brings others into that form in a program's entry, but not in loops, where all training is; and it has
 none for groups of channels. There its code takes ten to a hundred times as long. Here all are brought
 into it, or, where that is faster still, made products of patches and filters: for few channels, filters
-of one pixel and steps of more than one.
+of one pixel, steps of more than one, and the derivative by a small image without margins.
 """
 
 import itertools
@@ -162,6 +162,11 @@ def _library_is_faster(sum_: _Sum, a: tuple[int, ...], b: tuple[int, ...]) -> bo
         return True
     if positions == 1 or sum_.dtype not in (jnp.float32, jnp.float64):
         return False
+    if wanted == X and max(sum_.window.strides, default=1) == 1 and max(channels, features) > _FEW:
+        # the library pads y with a margin as wide as the filter, which is much of a small image
+        margins = math.prod(x[1:-1]) / math.prod(b[1:-1])
+        if margins > 1.3:
+            return False
     if sum_.dtype == jnp.float64:
         spread = sum_.window.strides if wanted == X else sum_.window.lhs_dilation
         summed = x[0] if wanted == W else channels
