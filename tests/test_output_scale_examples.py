@@ -39,12 +39,16 @@ def plane():
     outside = np.maximum(abs(rate - (-2 + alpha / 2) - 0.5) - 0.5, 0)
     accuracy = 0.9 - 0.2 * outside
     never = xr.zeros_like(rate + alpha, dtype=bool)
-    return xr.Dataset({"test_accuracy": accuracy, "diverged": never, "lost": never})
+    return xr.Dataset(
+        {"test_accuracy": accuracy, "trained": ~never, "diverged": never, "lost": never}
+    )
 
 
-def test_best_rate_width_and_slope_of_a_ridge(plane):
-    rate = _plane.best_rate(plane)
+def test_ends_width_and_slope_of_a_ridge(plane):
+    rate = _plane.lowest(plane)
     np.testing.assert_allclose(rate, 0.01 * np.sqrt(ALPHAS))
+    np.testing.assert_allclose(_plane.highest(plane)[1:], 0.1 * np.sqrt(ALPHAS[1:]))
+    np.testing.assert_allclose(_plane.middle(plane)[1:], 0.1**1.5 * np.sqrt(ALPHAS[1:]))
     np.testing.assert_allclose(_plane.slope(rate), 0.5)
     np.testing.assert_allclose(_plane.slope(rate, 1.0, 1e2), 0.5)
     assert np.isnan(_plane.slope(rate, 1e4))
@@ -55,7 +59,40 @@ def test_best_rate_width_and_slope_of_a_ridge(plane):
 @pytest.mark.parametrize("why", ["diverged", "lost"])
 def test_cells_that_diverged_or_were_lost_are_never_best(plane, why):
     plane[why] = plane["learning_rate"] <= 0.02 * np.sqrt(plane["alpha"])
-    np.testing.assert_allclose(_plane.best_rate(plane), 0.01 * np.sqrt(10 * np.array(ALPHAS)))
+    np.testing.assert_allclose(_plane.lowest(plane), 0.01 * np.sqrt(10 * np.array(ALPHAS)))
+
+
+def test_an_end_that_is_the_last_trained_cell_is_not_known(plane):
+    plane["trained"] = plane["learning_rate"] <= 0.1 * np.sqrt(plane["alpha"]) * 1.01
+    assert np.isnan(_plane.highest(plane)).all() and _plane.lowest(plane).notnull().all()
+    plane["trained"] = plane["learning_rate"] >= 0.01 * np.sqrt(plane["alpha"]) / 1.01
+    assert np.isnan(_plane.lowest(plane)).all() and np.isnan(_plane.middle(plane)).all()
+    assert np.isnan(_plane.slope(_plane.lowest(plane)))
+
+
+def test_the_edge_is_where_all_larger_rates_diverge(plane):
+    assert np.isnan(_plane.edge(plane)).all()  # none does
+    beyond = plane["learning_rate"] >= 0.3 * np.sqrt(plane["alpha"])
+    hole = plane["learning_rate"] < 1e-5  # not an edge: larger rates are stable
+    plane["diverged"] = beyond | hole
+    np.testing.assert_allclose(_plane.edge(plane), 10**-0.5 * np.sqrt(ALPHAS), rtol=1e-6)
+    plane["trained"] = ~beyond  # where nothing was trained, nothing is known
+    assert np.isnan(_plane.edge(plane)).all()
+
+
+def test_verdicts_of_what_could_not_be_measured_are_open():
+    assert _plane.near(1.05, 1.0, 0.1) and not _plane.near(1.2, 1.0, 0.1)
+    assert _plane.near(np.nan, 1.0, 0.1) is None
+    assert _plane.every([True, True]) is True and _plane.every([True, None]) is None
+    assert _plane.every([False, None]) is False and _plane.every([]) is None
+    assert _plane.every([np.True_, np.False_]) is False
+    # standard errors 0.1 and 0: a mean of 0.15 is within two of 0, one of 0.25 is not
+    assert _plane.above(np.array([0.05, 0.25])) is None
+    assert (
+        _plane.above(np.array([0.15, 0.35])) is True
+        and _plane.above(np.array([-0.35, -0.15])) is False
+    )
+    assert _plane.above(np.array([0.001])) is True
 
 
 def test_images_are_on_the_sphere_with_a_label_for_each_class():
@@ -83,22 +120,27 @@ def tiny(tmp_path_factory):
     """A plane with one cell that diverges and one whose step is lost, and a store that keeps it."""
     store = tmp_path_factory.mktemp("runs")
     return _plane.PlaneOptions(
-        learning_rates=(1e-9, 1e-2, 1e5), alphas=(1e-4, 1e-3, 1.0, 10.0, 1e8, 1e10), store=store
+        learning_rates=(1e-9, 1e-2, 1e5, 1e6),
+        alphas=(1e-4, 1e-3, 1.0, 10.0, 1e8, 1e10),
+        highest=1e5,
+        store=store,
     )
 
 
 @pytest.mark.slow
 def test_fig3_and_fig7_share_a_plane(tiny, tmp_path):
     content = made(script("fig3").main, tiny, tmp_path, "fig3")
-    assert len(content["claims"]) == 7
+    assert len(content["claims"]) == 11
     gd = content["numbers"]["gradient descent"]
     assert (
         gd["diverged"][2][0] and not gd["lost"][2][0] and gd["lost"][0][5] and not gd["lost"][1][2]
     )
+    assert gd["trained"][3] == [False, False, False, True, True, True] and all(gd["trained"][2])
+    assert gd["test_accuracy"][3][0] == "nan" and not gd["diverged"][3][0]
     runs = set(tiny.store.iterdir())
     content = made(script("fig7").main, tiny, tmp_path, "fig7")
     assert len(content["claims"]) == 4 and set(tiny.store.iterdir()) == runs
-    signs = np.array(content["numbers"]["modified RMSProp"]["sign_consistency"])
+    signs = np.array(content["numbers"]["modified RMSProp"]["sign_consistency"][:3])
     assert np.all((signs >= 0) & (signs <= 1)) and signs[0, 5] == 1
 
 

@@ -1,11 +1,12 @@
 """What the figures of the output-scale paper share: data, network, optimizers and the plane of η and α.
 
 A plane is what `ntkdecay.training.sweep` returns for one optimizer over learning rates and output
-scales, each cell trained from the same θ_0 on the loss (3). A column, one α, has a best η and a range of
-η that are nearly as good; how they move with α is what the paper looks at.
+scales, each cell trained from the same θ_0 on the loss (3). A column, one α, has an interval of η that are
+near-best, and with gradient descent an η from which on all diverge; how they move with α is what the paper looks at.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,9 @@ OPTIMIZERS = {
 WITHIN = 0.03
 """A test accuracy this near to the best of its column is near-best."""
 
+TINY = 1 + 1e-9
+"""For comparisons of powers of ten with their own kind."""
+
 GONE = 1e-3
 """A gradient so many times smaller than the first counts as none."""
 
@@ -54,13 +58,13 @@ class Options(report.Options):
     """h, hidden units; 1000 in the paper."""
     steps: report.Count = 200
     """Steps on all samples; 5000 in the paper."""
-    seed: report.Seed = 0
-    """Seed of θ_0."""
+    seeds: tuple[report.Seed, ...] = (0,)
+    """Seeds of θ_0: means over them."""
     members_per_batch: report.Count | None = 8
     """Runs side by side; none: measured."""
 
 
-RATES, ALPHAS = powers(-9, 3, 0.5), powers(-6, 10, 2)
+RATES, ALPHAS = powers(-9, 16, 0.5), powers(-6, 12, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,8 @@ class PlaneOptions(Options):
     """η, ascending, at equal ratios."""
     alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
+    highest: report.Positive = 1e4
+    """Cells are trained up to η = so many times max(1, α): what is stable grows with α."""
 
 
 SIZES: dict[str, Any] = dict(
@@ -83,7 +89,7 @@ SIZES: dict[str, Any] = dict(
 )
 """The paper's."""
 
-PAPER_PLANE = PlaneOptions(**SIZES, learning_rates=powers(-9, 4, 0.5), alphas=powers(-6, 12))
+PAPER_PLANE = PlaneOptions(**SIZES, alphas=powers(-6, 12))
 """The paper's sizes on a finer grid, whose ends the paper does not print."""
 
 
@@ -122,7 +128,12 @@ def images(options: Options) -> Images:
 
 def described(options: Options) -> str:
     """The data and sizes of a run in words."""
-    return f"{options.data}, {options.samples} samples, h = {options.width}, {options.steps} steps, float64"
+    count = len(options.seeds)
+    return (
+        f"{options.data}, {options.samples} samples, h = {options.width}, {options.steps} steps, "
+        + (f"{count} seeds, " if count > 1 else "")
+        + "float64"
+    )
 
 
 def network(options: Options) -> output_scale.TwoLayer:
@@ -142,9 +153,9 @@ def trained(
     alphas: tuple[float, ...],
     metrics: dict,
     record: tuple[int, ...] = (),
-    seeds: tuple[int, ...] | None = None,
+    steps: Callable[[float, float], int] | None = None,
 ) -> xr.Dataset:
-    """One optimizer at every η and α, over (learning_rate, alpha, seed, step); by default from one θ_0."""
+    """One optimizer at every η and α, over (learning_rate, alpha, seed, step)."""
     net, data = network(options), images(options)
 
     def centred(params, x, params_0, alpha):
@@ -155,10 +166,10 @@ def trained(
         centred,
         loss,
         OPTIMIZERS[optimizer],
-        {"learning_rate": learning_rates, "alpha": alphas, "seed": seeds or (options.seed,)},
+        {"learning_rate": learning_rates, "alpha": alphas, "seed": options.seeds},
         data.x,
         data.y,
-        steps=options.steps,
+        steps=steps or options.steps,
         record=record,
         x_test=data.x_test,
         y_test=data.y_test,
@@ -170,11 +181,11 @@ def trained(
 
 
 def planes(options: PlaneOptions) -> dict[str, xr.Dataset]:
-    """Each optimizer's plane after the last step, over (learning_rate, alpha).
+    """Each optimizer's plane after the last step, over (learning_rate, alpha), the mean over seeds.
 
-    `diverged`: θ is not finite, or training has thrown it to where hardly a gradient is left (`GONE` times
-    the first) while the loss is not even half of what it was. `lost`: more than half of the weights are bit
-    for bit what they were.
+    `trained`: the cells that are, up to `highest`. `diverged`: from some seed θ is not finite, or training has thrown it to
+    where hardly a gradient is left (`GONE` times the first) while the loss is not even half of what it was. `lost`: more than
+    half of the weights are bit for bit what they were.
     """
     net = network(options)
 
@@ -203,31 +214,40 @@ def planes(options: PlaneOptions) -> dict[str, xr.Dataset]:
     }
     first = (
         float(10 * output_scale.soft_hinge(0.0, 1.0)),
-        float(optax.tree.norm(gradient_0(options))),
+        float(optax.tree.norm(gradient_0(options, options.seeds[0]))),
     )
+
+    def steps(learning_rate, alpha):
+        return options.steps if learning_rate <= options.highest * max(1.0, alpha) * TINY else 0
+
     found = {}
     for name in OPTIMIZERS:
-        grid = trained(options, name, options.learning_rates, options.alphas, metrics)
-        grid = grid.isel(step=-1, seed=0)
+        rates, alphas = options.learning_rates, options.alphas
+        grid = trained(options, name, rates, alphas, metrics, steps=steps).isel(step=-1)
+        asked = [[steps(rate, alpha) > 0 for alpha in alphas] for rate in rates]
+        ran = xr.DataArray(asked, {"learning_rate": list(rates), "alpha": list(alphas)})
         gone = grid["gradient_norm"] * grid["alpha"] < GONE * first[1]
         out = gone & (grid["loss"] > first[0] / 2)
-        diverged = out | (grid["status"] == "diverged") | grid["loss"].isnull()
-        found[name] = grid.assign(diverged=diverged, lost=~diverged & (grid["unmoved"] > 0.5))
+        out = (out | (grid["status"] == "diverged") | grid["loss"].isnull()).any("seed") & ran
+        mean = grid[list(metrics)].mean("seed")
+        lost = ran & ~out & (mean["unmoved"] > 0.5)
+        found[name] = mean.assign(trained=ran, diverged=out, lost=lost)
     return found
 
 
-def gradient_0(options: Options):
+def gradient_0(options: Options, seed: int):
     """αG at θ_0, the same for every α."""
     net, data = network(options), images(options)
-    params_0 = net.init(training.init_key(options.seed), data.x)
+    params_0 = net.init(training.init_key(seed), data.x)
     outputs = output_scale.centred(net.apply, params_0, 1.0)
     return jax.grad(lambda params: loss(outputs(params, data.x), data.y, 1.0))(params_0)
 
 
 def critical_alpha(options: Options, steps: int) -> float:
-    """α* of the original RMSProp after so many steps, predicted from the gradient at θ_0."""
-    v = output_scale.second_moment(gradient_0(options), steps)
-    return float(output_scale.critical_alpha(v))
+    """α* of the original RMSProp after so many steps, predicted from the gradient at θ_0; the mean over seeds."""
+    gradients = (gradient_0(options, seed) for seed in options.seeds)
+    moments = (output_scale.second_moment(gradient, steps) for gradient in gradients)
+    return float(np.mean([output_scale.critical_alpha(v) for v in moments]))
 
 
 def best_accuracy(plane: xr.Dataset) -> xr.DataArray:
@@ -241,12 +261,38 @@ def near_best(plane: xr.Dataset) -> xr.DataArray:
 
 
 def _trusted(plane: xr.Dataset) -> xr.DataArray:
-    return plane["test_accuracy"].where(~plane["diverged"] & ~plane["lost"])
+    return plane["test_accuracy"].where(plane["trained"] & ~plane["diverged"] & ~plane["lost"])
 
 
-def best_rate(plane: xr.Dataset) -> xr.DataArray:
-    """The smallest near-best η of each α: at large α there is no largest."""
-    return plane["learning_rate"].where(near_best(plane)).min("learning_rate")
+def lowest(plane: xr.Dataset) -> xr.DataArray:
+    """The smallest near-best η of each α; NaN where that is the smallest trained, and it may be smaller."""
+    found = _near_best_rates(plane).min("learning_rate")
+    return found.where(found > _rates(plane).min("learning_rate"))
+
+
+def highest(plane: xr.Dataset) -> xr.DataArray:
+    """The largest near-best η of each α; NaN where that is the largest trained, and it may be larger."""
+    found = _near_best_rates(plane).max("learning_rate")
+    return found.where(found < _rates(plane).max("learning_rate"))
+
+
+def middle(plane: xr.Dataset) -> xr.DataArray:
+    """The middle of the near-best η of each α, in logarithms; NaN where one end is not known."""
+    return (lowest(plane) * highest(plane)) ** 0.5
+
+
+def edge(plane: xr.Dataset) -> xr.DataArray:
+    """The η of each α from which on all that are trained diverge; NaN where the largest does not."""
+    stays = _rates(plane).where(~plane["diverged"]).max("learning_rate").fillna(0.0)
+    return _rates(plane).where(plane["learning_rate"] > stays).min("learning_rate")
+
+
+def _rates(plane: xr.Dataset) -> xr.DataArray:
+    return plane["learning_rate"].where(plane["trained"])
+
+
+def _near_best_rates(plane: xr.Dataset) -> xr.DataArray:
+    return plane["learning_rate"].where(near_best(plane))
 
 
 def decades(plane: xr.Dataset) -> xr.DataArray:
@@ -256,30 +302,69 @@ def decades(plane: xr.Dataset) -> xr.DataArray:
 
 
 def slope(values: xr.DataArray, first: float = 0.0, last: float = np.inf) -> float:
-    """Slope of log(value) against log α for α from `first` to `last`; NaN of fewer than two points."""
-    tiny = 1 + 1e-9
-    inside = (values["alpha"] >= first / tiny) & (values["alpha"] <= last * tiny) & (values > 0)
-    chosen = values.where(inside, drop=True)
-    if chosen.size < 2:
+    """Slope of log(value) against log α for α from `first` to `last`; NaN if a value there is, or of fewer than two."""
+    inside = values["alpha"].where((values["alpha"] >= first / TINY) & (values["alpha"] <= last * TINY))  # fmt: skip
+    chosen = values.sel(alpha=inside.dropna("alpha")["alpha"])
+    if chosen.size < 2 or chosen.isnull().any():
         return np.nan
     return float(np.polyfit(np.log(chosen["alpha"]), np.log(chosen), 1)[0])
 
 
+def near(value: float, expected: float, within: float) -> bool | None:
+    """Whether a measured number is what is expected; None of NaN, which could not be measured."""
+    return None if np.isnan(value) else abs(value - expected) < within
+
+
+def above(values: np.ndarray, least: float = 0.0) -> bool | None:
+    """Whether differences, one for each seed, are above `least` in the mean; None where two standard errors do not tell."""
+    mean, error = mean_and_error(values)
+    undecided = np.isnan(mean) or (error > 0 and abs(mean - least) <= 2 * error)
+    return None if undecided else mean > least
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """The mean over seeds and its standard error, 0 of a single one."""
+    values = np.asarray(values)
+    error = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else 0.0
+    return float(values.mean()), float(error)
+
+
+def every(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False where one does not, None where none fails but one, or all, cannot be decided."""
+    found = list(verdicts)
+    if any(one is not None and not one for one in found):
+        return False
+    return None if None in found or not found else True
+
+
+def explain(out: report.Report, why: Mapping[str, str]) -> None:
+    """Say of each claim that fails why it does: size, criterion or the paper."""
+    for i, claim in enumerate(out.claims):
+        if claim.holds is False and claim.claim in why:
+            out.claims[i] = claim._replace(measured=f"{claim.measured}. {why[claim.claim]}")
+
+
 def draw(ax, plane: xr.Dataset, values: xr.DataArray, title: str, **style) -> None:
-    """A plane as the paper draws it: diverged cells white, cells where the step is lost to rounding hatched."""
+    """A plane as the paper draws it: diverged cells white, where the step is lost to rounding hatched, not trained grey."""
     alpha, rate = (np.log10(plane[name].to_numpy()) for name in ("alpha", "learning_rate"))
-    shown = values.where(~plane["diverged"]).transpose("learning_rate", "alpha").to_numpy()
-    ax.pcolormesh(alpha, rate, shown, shading="nearest", **style)
-    lost = plane["lost"].transpose("learning_rate", "alpha").to_numpy()
     width, height = np.diff(alpha).mean(), np.diff(rate).mean()
-    cells = [
-        Rectangle((alpha[j] - width / 2, rate[i] - height / 2), width, height)
-        for i, j in np.argwhere(lost)
-    ]
-    ax.add_collection(
-        PatchCollection(cells, facecolor="none", edgecolor="darkgrey", linewidth=0, hatch="////")
-    )
+
+    def mark(which: str, **how) -> None:
+        cells = plane[which].transpose("learning_rate", "alpha").to_numpy()
+        corners = [(alpha[j] - width / 2, rate[i] - height / 2) for i, j in np.argwhere(cells)]
+        patches = [Rectangle(corner, width, height) for corner in corners]
+        ax.add_collection(PatchCollection(patches, linewidth=0, **how))
+
+    shown = values.where(plane["trained"] & ~plane["diverged"])
+    shown = shown.transpose("learning_rate", "alpha").to_numpy()
+    ax.pcolormesh(alpha, rate, shown, shading="nearest", **style)
+    ax.set_facecolor("0.85")
+    mark("diverged", facecolor="white", edgecolor="none")
+    mark("lost", facecolor="none", edgecolor="darkgrey", hatch="////")
     ax.set(xlabel="log₁₀ α", ylabel="log₁₀ η", title=title)
+
+
+MARKS = "white: diverged, hatched: step lost to rounding, grey: not trained"
 
 
 def plain(plane: xr.Dataset, names: tuple[str, ...]) -> dict:

@@ -9,7 +9,18 @@ import dataclasses
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from _plane import MODIFIED, RMSPROP, SIZES, Options, described, powers, trained
+from _plane import (
+    MODIFIED,
+    RMSPROP,
+    SIZES,
+    Options,
+    above,
+    described,
+    every,
+    mean_and_error,
+    powers,
+    trained,
+)
 
 from ntkdecay import report
 
@@ -25,7 +36,7 @@ class Cut(Options):
     alphas: report.Ascending[report.Positive] = ALPHAS
     """α, ascending."""
     seeds: tuple[report.Seed, ...] = (0, 1, 2)
-    """Seeds of θ_0; lines are means, bands from lowest to highest."""
+    """Seeds of θ_0: lines are means, bands from lowest to highest."""
 
 
 QUICK = Cut()
@@ -46,13 +57,12 @@ def main(options: Cut) -> None:
             (options.learning_rate,),
             options.alphas,
             {"test_accuracy": "test_accuracy"},
-            seeds=options.seeds,
         )
         accuracy = runs["test_accuracy"].isel(step=-1, learning_rate=0).to_numpy()  # (α, seed)
         (line,) = ax.semilogx(alpha, accuracy.mean(1), marker="o", ms=4, label=name)
         ax.fill_between(alpha, accuracy.min(1), accuracy.max(1), alpha=0.2, color=line.get_color())
-        ends[name] = [accuracy[side].mean() for side in (alpha < 0.1, alpha > 10)]
-        slopes[name] = np.polyfit(np.log10(alpha), accuracy.mean(1), 1)[0]
+        ends[name] = [accuracy[side].mean(0) for side in (alpha < 0.1, alpha > 10)]
+        slopes[name] = np.polyfit(np.log10(alpha), accuracy, 1)[0]
         out.numbers[name] = {"alpha": alpha, "seeds": options.seeds, "test_accuracy": accuracy}
     ax.set(
         xlabel="output scale α",
@@ -63,19 +73,26 @@ def main(options: Cut) -> None:
     ax.legend()
     for name, better in ((RMSPROP, "small"), (MODIFIED, "large")):
         small, large = ends[name]
+        gains = small - large if better == "small" else large - small
         out.claim(
             f"{name}: {better} α is better",
-            expected=f"mean accuracy at α {'<' if better == 'small' else '>'} {0.1 if better == 'small' else 10:g} higher than on the other side",
-            measured=f"{small:.3f} at α < 0.1, {large:.3f} at α > 10; {slopes[name]:+.3f} per decade",
-            holds=small > large if better == "small" else large > small,
+            expected=f"mean accuracy at α {'<' if better == 'small' else '>'} {0.1 if better == 'small' else 10:g} higher than on the other side, by two standard errors",
+            measured=f"{small.mean():.3f} at α < 0.1, {large.mean():.3f} at α > 10; apart by {in_words(gains)}",
+            holds=above(gains),
         )
     out.claim(
         "the conclusion is reversed by the modification",
-        expected="slopes of accuracy against log α of opposite sign",
-        measured=f"{slopes[RMSPROP]:+.3f} and {slopes[MODIFIED]:+.3f} per decade",
-        holds=slopes[RMSPROP] < 0 < slopes[MODIFIED],
+        expected="slopes of accuracy against log α of opposite sign, each by two standard errors",
+        measured=" and ".join(in_words(slopes[n]) for n in (RMSPROP, MODIFIED)) + " per decade",
+        holds=every((above(-slopes[RMSPROP]), above(slopes[MODIFIED]))),
     )
     out.save(figure)
+
+
+def in_words(values: np.ndarray) -> str:
+    """A mean over seeds with its standard error."""
+    mean, error = mean_and_error(values)
+    return f"{mean:+.3f}" + (f" ± {error:.3f}" if error > 0 else "")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """Figures 7, 8 and 9 of the output-scale paper: how many hidden features keep their sign.
 
 Figure 7: sign consistency over the plane of η and α, on the test samples. Figure 8: its colours on bars as
-high as the test accuracy. Figure 9: at the best η of each α. The plane is that of fig3.py: with the same
+high as the test accuracy. Figure 9: at the near-best η of each α. The plane is that of fig3.py: with the same
 ``--store`` it is trained once.
 """
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import xarray as xr
 from _plane import (
     GD,
+    MARKS,
     MODIFIED,
     PAPER_PLANE,
     RMSPROP,
     PlaneOptions,
-    best_rate,
     described,
     draw,
     near_best,
@@ -40,38 +41,55 @@ def main(options: PlaneOptions) -> None:
         draw(ax, plane, plane["sign_consistency"], f"Fig. 7: {name}", vmin=0.5, vmax=1)
         if i:
             ax.set_ylabel("")
-        out.numbers[name] = plain(plane, ("sign_consistency", "test_accuracy", "diverged", "lost"))
+        out.numbers[name] = plain(
+            plane, ("sign_consistency", "test_accuracy", "trained", "diverged", "lost")
+        )
     for i, name in enumerate((GD, MODIFIED)):
         bars(figure.add_subplot(grid[1, i], projection="3d"), found[name], f"Fig. 8: {name}")
     ax = figure.add_subplot(grid[1, 2])
-    signs = {name: at_best(plane) for name, plane in found.items()}
+    signs = {name: at_near_best(plane) for name, plane in found.items()}
     for name, values in signs.items():
-        ax.semilogx(values["alpha"], values, marker="o", ms=4, label=name)
-        out.numbers[f"{name}: at the smallest near-best η"] = {
-            "alpha": values["alpha"].to_numpy(),
-            "sign consistency": values.to_numpy(),
+        mean, least, first = (values[which] for which in ("mean", "least", "at the smallest η"))
+        (line,) = ax.semilogx(values["alpha"], mean, marker="o", ms=4, label=name)
+        ax.semilogx(values["alpha"], first, color=line.get_color(), ls=":", lw=1)
+        ax.fill_between(values["alpha"], least, first, color=line.get_color(), alpha=0.15)
+        out.numbers[f"{name}: sign consistency at the near-best η"] = {
+            str(which): v.to_numpy() for which, v in values.variables.items()
         }
-    ax.set(xlabel="α", ylabel="sign consistency", title="Fig. 9: at the best η of each α")
+    ax.set(
+        xlabel="α", ylabel="sign consistency", title="Fig. 9: mean over the near-best η of each α"
+    )
+    ax.plot([], [], color="grey", ls=":", lw=1, label="at the smallest of them")
     ax.legend()
     figure.colorbar(
         figure.axes[0].collections[0], ax=figure.axes, label="sign consistency", shrink=0.5
     )
-    figure.suptitle(f"{described(options)}; white: diverged, hatched: step lost to rounding")
+    figure.suptitle(f"{described(options)}; {MARKS}")
     compare(out, found, signs)
     out.save(figure)
 
 
-def at_best(plane):
-    """Sign consistency at the smallest near-best η of each α."""
-    best = plane["learning_rate"] == best_rate(plane)
-    return plane["sign_consistency"].where(best).max("learning_rate")
+def at_near_best(plane: xr.Dataset) -> xr.Dataset:
+    """Sign consistency at the near-best η of each α: the mean, the least, and that at the smallest η."""
+    chosen = near_best(plane)
+    rates = plane["learning_rate"].where(chosen)
+    signs = plane["sign_consistency"].where(chosen)
+    first = signs.where(rates == rates.min("learning_rate")).max("learning_rate")
+    return xr.Dataset(
+        {
+            "mean": signs.mean("learning_rate"),
+            "least": signs.min("learning_rate"),
+            "at the smallest η": first,
+        }
+    )
 
 
 def bars(ax, plane, title: str) -> None:
     """Bars over (α, η), as high as the test accuracy, coloured by sign consistency."""
     alpha, rate = (np.log10(plane[name].to_numpy()) for name in ("alpha", "learning_rate"))
     x, y = (mesh.ravel() for mesh in np.meshgrid(alpha, rate))
-    cells = plane[["test_accuracy", "sign_consistency"]].where(~plane["diverged"])
+    cells = plane[["test_accuracy", "sign_consistency"]]
+    cells = cells.where(plane["trained"] & ~plane["diverged"])
     height, signs = (
         cells[name].transpose("learning_rate", "alpha").to_numpy().ravel()
         for name in ("test_accuracy", "sign_consistency")
@@ -99,25 +117,29 @@ def compare(out: report.Report, found: dict, signs: dict) -> None:
             holds=small < large - 0.05,
         )
     gap = {
-        name: (signs[GD] - signs[name]).where(signs[GD]["alpha"] <= SMALL, drop=True)
+        name: (signs[GD] - signs[name])["mean"].where(signs[GD]["alpha"] <= SMALL, drop=True)
         for name in (RMSPROP, MODIFIED)
     }
     out.claim(
         "Figure 9: at small α and the best η, hidden features change more under modified RMSProp than under gradient descent",
-        expected=f"consistency lower at every α ≤ {SMALL:g}",
+        expected=f"mean consistency over the near-best η lower at every α ≤ {SMALL:g}",
         measured="; ".join(
             f"lower by {', '.join(f'{v:.3f}' for v in values.to_numpy())} with {name}"
             for name, values in gap.items()
         )
         + f" at α = {', '.join(f'{a:g}' for a in gap[MODIFIED]['alpha'].to_numpy())}",
-        holds=bool((gap[MODIFIED] > 0).all()),
+        holds=bool((gap[MODIFIED] > 0).all()) if gap[MODIFIED].size else None,
+        revised="the near-best η are an interval, of which the smallest alone was compared",
     )
-    lazy = {n: float(s.where(s["alpha"] >= LARGE).min()) for n, s in signs.items()}
+    lazy = {
+        n: float(s["at the smallest η"].where(s["alpha"] >= LARGE).min()) for n, s in signs.items()
+    }
     out.claim(
         "lazy training keeps the features, with every optimizer",
-        expected=f"consistency above 0.99 at the best η of each α ≥ {LARGE:g}",
+        expected=f"consistency above 0.99 at the smallest near-best η of each α ≥ {LARGE:g}",
         measured=", ".join(f"{n} at least {v:.4f}" for n, v in lazy.items()),
-        holds=min(lazy.values()) > 0.99,
+        holds=None if np.isnan(list(lazy.values())).any() else min(lazy.values()) > 0.99,
+        ours=True,
     )
 
 

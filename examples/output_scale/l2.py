@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _plane import SIZES, Options, described, images, loss, powers
+from _plane import SIZES, Options, above, described, every, images, loss, near, powers
 
 from ntkdecay import kernels, output_scale, predict, report, stax, training
 
@@ -59,19 +59,20 @@ def main(options: Scales) -> None:
     )
     alpha = np.array(options.alphas)
     runs = trained(options, net)
-    limit = lazy_limit(options, net)
+    limit = np.stack([lazy_limit(options, net, seed) for seed in options.seeds], axis=2)
     apart = rms(runs["fx"].to_numpy() - limit) / rms(limit)
     y = images(options).y
-    expected = np.array([[loss(f, y, 1.0) for f in row] for row in limit])
+    expected = np.array([[[loss(f, y, 1.0) for f in one] for one in row] for row in limit]).mean(2)
     panels = {
         "movement": ("parameter movement ‖θ − θ₀‖ / ‖θ₀‖", None),
-        "output": ("RMS of F on training samples", rms(limit)),
+        "output": ("RMS of F on training samples", rms(limit).mean(2)),
         "loss": ("training loss α²L", expected),
         "test_accuracy": ("test accuracy", None),
         "apart": ("RMS of F − lazy limit, relative", None),
     }
-    measured = {name: runs[name].to_numpy() for name in ("movement", "loss", "test_accuracy")}
-    measured |= {"output": rms(runs["fx"].to_numpy()), "apart": apart}
+    each = {name: runs[name].to_numpy() for name in ("movement", "loss", "test_accuracy")}
+    each |= {"output": rms(runs["fx"].to_numpy()), "apart": apart}
+    measured = {name: values.mean(2) for name, values in each.items()}
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
     for ax, (name, (title, theory)) in zip(axes.flat, panels.items(), strict=False):
         for power, label in LABEL.items():
@@ -88,8 +89,8 @@ def main(options: Scales) -> None:
         f"gradient descent on (3) + λ/2 ‖θ‖², ReLU network; Λ = {options.l2:g}, η = {options.learning_rate:g}; {described(options)}"
     )
     out.numbers |= {"alpha": alpha, "power of 1/α in λ": list(LABEL), **measured}
-    out.numbers["predicted"] = {"output": rms(limit), "loss": expected}
-    compare(out, options, alpha, measured)
+    out.numbers["predicted"] = {"output": rms(limit).mean(2), "loss": expected}
+    compare(out, options, alpha, measured, each["test_accuracy"])
     out.save(figure)
 
 
@@ -99,7 +100,7 @@ def rms(fx) -> np.ndarray:
 
 
 def trained(options: Scales, net):
-    """Every power of 1/α in λ and every α, over (power, alpha), after the last step."""
+    """Every power of 1/α in λ and every α, over (power, alpha, seed), after the last step."""
     init, apply_fn, _ = net
     data = images(options)
 
@@ -123,7 +124,7 @@ def trained(options: Scales, net):
         centred,
         loss,
         optimizer,
-        {"power": list(LABEL), "alpha": options.alphas, "seed": [options.seed]},
+        {"power": list(LABEL), "alpha": options.alphas, "seed": options.seeds},
         data.x,
         data.y,
         steps=options.steps,
@@ -139,14 +140,14 @@ def trained(options: Scales, net):
         members_per_batch=options.members_per_batch,
         store=options.store,
         progress="power, α",
-    ).isel(seed=0, step=-1)
+    ).isel(step=-1)
 
 
-def lazy_limit(options: Scales, net) -> np.ndarray:
+def lazy_limit(options: Scales, net, seed: int) -> np.ndarray:
     """F on the training samples, (powers, α, n, 10), of the network linearized around aθ_0."""
     init, apply_fn, _ = net
     data = images(options)
-    key = training.init_key(options.seed)
+    key = training.init_key(seed)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), init(key, data.x.shape)[1])
     f_0 = apply_fn(params, data.x)
     kernel = kernels.empirical_ntk(apply_fn, params, data.x, trace_axes=())
@@ -171,20 +172,26 @@ def lazy_limit(options: Scales, net) -> np.ndarray:
     return np.asarray(found).reshape(len(LABEL), len(alphas), *f_0.shape)
 
 
-def compare(out: report.Report, options: Scales, alpha, measured: dict) -> None:
-    """The claims of `ntkdecay.output_scale`'s derivation."""
+def compare(out: report.Report, options: Scales, alpha, measured: dict, accuracy) -> None:
+    """The claims of `ntkdecay.output_scale`'s derivation; accuracy: (power, alpha, seed)."""
     lazy = alpha >= LAZY
 
     def exponents(name):
+        if np.count_nonzero(lazy) < 2:
+            return np.full(len(LABEL), np.nan)
         logs = np.log(measured[name][:, lazy]).T
         return np.polyfit(np.log(alpha[lazy]), logs, 1)[0]
+
+    def as_expected(found, expected):
+        return every(near(f, e, 0.05) for f, e in zip(found, expected, strict=True))
 
     moved, grown = exponents("movement"), exponents("output")
     out.claim(
         "λ ∝ α⁰ undoes the lazy limit: parameters move by a fixed share, at any α",
         expected="exponents of the movement in α: 0 with Λ, −1 with Λ/α and Λ/α²",
         measured=", ".join(f"{e:.3f}" for e in moved),
-        holds=np.allclose(moved, [0, -1, -1], atol=0.05),
+        holds=as_expected(moved, [0, -1, -1]),
+        ours=True,
     )
     share = -np.expm1(options.steps * np.log1p(-options.learning_rate * options.l2))
     out.claim(
@@ -192,12 +199,14 @@ def compare(out: report.Report, options: Scales, alpha, measured: dict) -> None:
         expected=f"1 − (1 − ηΛ)^steps = {share:.4f}",
         measured=f"{measured['movement'][0, -1]:.4f} at α = {alpha[-1]:g}",
         holds=abs(measured["movement"][0, -1] - share) < 0.01,
+        ours=True,
     )
     out.claim(
         "F follows: it grows like α with Λ, and has a limit with Λ/α and Λ/α²",
         expected="exponents of F's RMS in α: 1, 0, 0",
         measured=", ".join(f"{e:.3f}" for e in grown),
-        holds=np.allclose(grown, [1, 0, 0], atol=0.05),
+        holds=as_expected(grown, [1, 0, 0]),
+        ours=True,
     )
     apart = exponents("apart")
     out.claim(
@@ -205,14 +214,17 @@ def compare(out: report.Report, options: Scales, alpha, measured: dict) -> None:
         expected="exponents of the distance in α: −1 with Λ/α and Λ/α²",
         measured=", ".join(f"{e:.3f}" for e in apart[1:])
         + f"; with Λ {apart[0]:.3f} of an F that grows",
-        holds=np.allclose(apart[1:], -1, atol=0.05),
+        holds=as_expected(apart[1:], [-1, -1]),
+        ours=True,
     )
-    accuracy = measured["test_accuracy"][:, -1]
+    none, drift, lost = accuracy[:, -1]
     out.claim(
         "with Λ nothing is learned at large α; with Λ/α the drift costs something, with Λ/α² nothing",
-        expected="test accuracy near that of guessing, then lower than or equal to the last",
-        measured=", ".join(f"{a:.3f}" for a in accuracy) + f" at α = {alpha[-1]:g}",
-        holds=accuracy[0] < 0.25 < accuracy[1] <= accuracy[2],
+        expected="test accuracy below 0.25, then above it and below the last, by two standard errors",
+        measured=", ".join(f"{a.mean():.3f}" for a in (none, drift, lost))
+        + f" at α = {alpha[-1]:g}",
+        holds=every((above(0.25 - none), above(drift - 0.25), above(lost - drift))),
+        ours=True,
     )
 
 
