@@ -39,15 +39,16 @@ def plane():
     outside = np.maximum(abs(rate - (-2 + alpha / 2) - 0.5) - 0.5, 0)
     accuracy = 0.9 - 0.2 * outside
     never = xr.zeros_like(rate + alpha, dtype=bool)
-    return xr.Dataset(
-        {"test_accuracy": accuracy, "trained": ~never, "diverged": never, "lost": never}
-    )
+    cells = {"test_accuracy": accuracy, "trained": ~never, "diverged": never, "lost": never}
+    # learned up to three times as large an η
+    return xr.Dataset(cells | {"accuracy": 1 - 0.2 * np.maximum(outside - 0.5, 0)})
 
 
 def test_ends_width_and_slope_of_a_ridge(plane):
     rate = _plane.lowest(plane)
     np.testing.assert_allclose(rate, 0.01 * np.sqrt(ALPHAS))
     np.testing.assert_allclose(_plane.highest(plane)[1:], 0.1 * np.sqrt(ALPHAS[1:]))
+    np.testing.assert_allclose(_plane.stable(plane)[1:], 10**-0.5 * np.sqrt(ALPHAS[1:]))
     np.testing.assert_allclose(_plane.middle(plane)[1:], 0.1**1.5 * np.sqrt(ALPHAS[1:]))
     np.testing.assert_allclose(_plane.slope(rate), 0.5)
     np.testing.assert_allclose(_plane.slope(rate, 1.0, 1e2), 0.5)
@@ -68,6 +69,12 @@ def test_an_end_that_is_the_last_trained_cell_is_not_known(plane):
     plane["trained"] = plane["learning_rate"] >= 0.01 * np.sqrt(plane["alpha"]) / 1.01
     assert np.isnan(_plane.lowest(plane)).all() and np.isnan(_plane.middle(plane)).all()
     assert np.isnan(_plane.slope(_plane.lowest(plane)))
+
+
+def test_an_output_scale_at_which_nothing_is_learned_has_no_proper_rates(plane):
+    plane["accuracy"] = plane["accuracy"].where(plane["alpha"] > 1e-3, 0.85)
+    for ends in (_plane.lowest, _plane.stable):
+        assert np.isnan(ends(plane)[0]) and ends(plane)[2:].notnull().all()
 
 
 def test_the_edge_is_where_all_larger_rates_diverge(plane):
@@ -100,6 +107,10 @@ def test_images_are_on_the_sphere_with_a_label_for_each_class():
     np.testing.assert_allclose(np.sum(np.square(data.x), axis=1), 64, rtol=1e-12)
     assert data.x.dtype == np.float64 and data.x_test.shape == (20, 64)
     np.testing.assert_array_equal(data.y.sum(1), -8)
+    pooled = _plane.averaged(np.arange(16.0).reshape(1, 4, 4, 1), 2)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]])
+    with pytest.raises(ValueError, match="`--pooled` is 3; it must divide the 8 pixels"):
+        _plane.images(_plane.Options(pooled=3))
     with pytest.raises(ValueError, match="297 test samples; 298"):
         _plane.images(_plane.Options(test_samples=298))
 

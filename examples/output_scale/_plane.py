@@ -30,7 +30,10 @@ OPTIMIZERS = {
 """With Section 3's ρ and ε: (5), (6) with (7), and (6) with (10)."""
 
 WITHIN = 0.03
-"""A test accuracy this near to the best of its column is near-best."""
+"""An accuracy this near to the best of its column is near-best."""
+
+LEARNED = 0.9
+"""The best training accuracy of a column whose runs are long enough to say which η is proper."""
 
 TINY = 1 + 1e-9
 """For comparisons of powers of ten with their own kind."""
@@ -54,6 +57,8 @@ class Options(report.Options):
     """Training samples; 10,000 in the paper."""
     test_samples: report.Count = 297
     """Test samples; 10,000 in the paper."""
+    pooled: report.Count = 1
+    """Pixels a side that are averaged into one."""
     width: report.Count = 64
     """h, hidden units; 1000 in the paper."""
     steps: report.Count = 200
@@ -70,6 +75,9 @@ RATES, ALPHAS = powers(-9, 16, 0.5), powers(-6, 12, 2)
 @dataclasses.dataclass(frozen=True)
 class PlaneOptions(Options):
     """Sizes of the experiment; the quick grid is coarse in α."""
+
+    steps: report.Count = 500
+    """Steps on all samples; 5000 in the paper."""
 
     learning_rates: report.Ascending[report.Positive] = RATES
     """η, ascending, at equal ratios."""
@@ -91,6 +99,13 @@ SIZES: dict[str, Any] = dict(
 
 PAPER_PLANE = PlaneOptions(**SIZES, alphas=powers(-6, 12))
 """The paper's sizes on a finer grid, whose ends the paper does not print."""
+DESK_SIZES: dict[str, Any] = dict(
+    data="mnist", test_samples=10_000, pooled=2, width=128, seeds=(0, 1, 2)
+)
+"""MNIST at half its resolution, and three seeds."""
+DESK_PLANE = PlaneOptions(
+    **DESK_SIZES, highest=1e2, alphas=(1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e8, 1e10)
+)
 
 
 class Images(NamedTuple):
@@ -119,18 +134,33 @@ def images(options: Options) -> Images:
             )
 
     def prepared(x, y, count):
-        x = output_scale.on_sphere(x[:count].astype(float))
+        x = output_scale.on_sphere(averaged(x[:count], options.pooled))
         return x, output_scale.one_against_all(y[:count], 10)
 
     train = prepared(data.x_train, data.y_train, options.samples)
     return Images(*train, *prepared(data.x_test, data.y_test, options.test_samples))
 
 
+def averaged(x: np.ndarray, factor: int) -> np.ndarray:
+    """Images (n, side, side, channels), as floats, of which factor × factor pixels are averaged into one.
+
+    Raises:
+        ValueError: if the side is not a multiple of the factor.
+    """
+    n, side, _, channels = x.shape
+    if side % factor:
+        raise ValueError(f"`--pooled` is {factor}; it must divide the {side} pixels of a side.")
+    blocks = x.reshape(n, side // factor, factor, side // factor, factor, channels)
+    return blocks.mean((2, 4), dtype=float)
+
+
 def described(options: Options) -> str:
     """The data and sizes of a run in words."""
-    count = len(options.seeds)
+    count, pooled = len(options.seeds), options.pooled
     return (
-        f"{options.data}, {options.samples} samples, h = {options.width}, {options.steps} steps, "
+        options.data
+        + (f" of 1/{pooled} the resolution" if pooled > 1 else "")
+        + f", {options.samples} samples, h = {options.width}, {options.steps} steps, "
         + (f"{count} seeds, " if count > 1 else "")
         + "float64"
     )
@@ -252,28 +282,35 @@ def critical_alpha(options: Options, steps: int) -> float:
 
 def best_accuracy(plane: xr.Dataset) -> xr.DataArray:
     """The best test accuracy of each α, of cells that neither diverged nor were lost to rounding."""
-    return _trusted(plane).max("learning_rate")
+    return _trusted(plane, "test_accuracy").max("learning_rate")
 
 
-def near_best(plane: xr.Dataset) -> xr.DataArray:
-    """Whether a cell's test accuracy is within `WITHIN` of the best of its α."""
-    return _trusted(plane) >= best_accuracy(plane) - WITHIN
+def near_best(plane: xr.Dataset, which: str = "test_accuracy") -> xr.DataArray:
+    """Whether a cell's accuracy is within `WITHIN` of the best of its α; of no cell of an α where nothing has `LEARNED`."""
+    accuracy = _trusted(plane, which)
+    learned = _trusted(plane, "accuracy").max("learning_rate") >= LEARNED
+    return (accuracy >= accuracy.max("learning_rate") - WITHIN) & learned
 
 
-def _trusted(plane: xr.Dataset) -> xr.DataArray:
-    return plane["test_accuracy"].where(plane["trained"] & ~plane["diverged"] & ~plane["lost"])
+def _trusted(plane: xr.Dataset, which: str) -> xr.DataArray:
+    return plane[which].where(plane["trained"] & ~plane["diverged"] & ~plane["lost"])
 
 
 def lowest(plane: xr.Dataset) -> xr.DataArray:
     """The smallest near-best η of each α; NaN where that is the smallest trained, and it may be smaller."""
-    found = _near_best_rates(plane).min("learning_rate")
+    found = plane["learning_rate"].where(near_best(plane)).min("learning_rate")
     return found.where(found > _rates(plane).min("learning_rate"))
 
 
-def highest(plane: xr.Dataset) -> xr.DataArray:
+def highest(plane: xr.Dataset, which: str = "test_accuracy") -> xr.DataArray:
     """The largest near-best η of each α; NaN where that is the largest trained, and it may be larger."""
-    found = _near_best_rates(plane).max("learning_rate")
+    found = plane["learning_rate"].where(near_best(plane, which)).max("learning_rate")
     return found.where(found < _rates(plane).max("learning_rate"))
+
+
+def stable(plane: xr.Dataset) -> xr.DataArray:
+    """The largest η of each α with which the training samples are learned: an adaptive optimizer's need not diverge above it."""
+    return highest(plane, "accuracy")
 
 
 def middle(plane: xr.Dataset) -> xr.DataArray:
@@ -289,10 +326,6 @@ def edge(plane: xr.Dataset) -> xr.DataArray:
 
 def _rates(plane: xr.Dataset) -> xr.DataArray:
     return plane["learning_rate"].where(plane["trained"])
-
-
-def _near_best_rates(plane: xr.Dataset) -> xr.DataArray:
-    return plane["learning_rate"].where(near_best(plane))
 
 
 def decades(plane: xr.Dataset) -> xr.DataArray:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from _plane import (
+    DESK_SIZES,
     MODIFIED,
     OPTIMIZERS,
     RMSPROP,
@@ -52,6 +53,7 @@ class Scales(Options):
 
 
 QUICK = Scales()
+DESK = Scales(**DESK_SIZES, samples=1000)
 PAPER = dataclasses.replace(Scales(**SIZES), steps=100, alphas=powers(-4, 12, 0.5))
 
 
@@ -176,4 +178,4 @@ def critical(out: report.Report, measured, star: dict) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, QUICK, PAPER)
+    report.cli(main, QUICK, PAPER, desk=DESK)

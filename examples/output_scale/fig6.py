@@ -10,6 +10,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from _plane import (
+    DESK_SIZES,
     MODIFIED,
     RMSPROP,
     SIZES,
@@ -40,6 +41,7 @@ class Cut(Options):
 
 
 QUICK = Cut()
+DESK = Cut(**DESK_SIZES, samples=500, steps=1000)
 PAPER = Cut(**SIZES)
 
 
@@ -96,4 +98,4 @@ def in_words(values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    report.cli(main, QUICK, PAPER)
+    report.cli(main, QUICK, PAPER, desk=DESK)

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from _plane import (
+    DESK_PLANE,
     GD,
     MARKS,
     MODIFIED,
@@ -144,4 +145,4 @@ def compare(out: report.Report, found: dict, signs: dict) -> None:
 
 
 if __name__ == "__main__":
-    report.cli(main, PlaneOptions(), PAPER_PLANE)
+    report.cli(main, PlaneOptions(), PAPER_PLANE, desk=DESK_PLANE)

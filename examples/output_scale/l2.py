@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _plane import SIZES, Options, above, described, every, images, loss, near, powers
+from _plane import DESK_SIZES, SIZES, Options, above, described, every, images, loss, near, powers
 
 from ntkdecay import kernels, output_scale, predict, report, stax, training
 
@@ -45,6 +45,7 @@ class Scales(Options):
 
 
 QUICK = Scales()
+DESK = Scales(**DESK_SIZES | {"width": 512}, samples=100, steps=500)
 PAPER = dataclasses.replace(
     Scales(**SIZES), samples=500, steps=1000, l2=1e-3, alphas=powers(0, 6, 0.5)
 )
@@ -229,4 +230,4 @@ def compare(out: report.Report, options: Scales, alpha, measured: dict, accuracy
 
 
 if __name__ == "__main__":
-    report.cli(main, QUICK, PAPER)
+    report.cli(main, QUICK, PAPER, desk=DESK)
