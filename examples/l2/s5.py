@@ -56,11 +56,11 @@ DESK = Options(
         data="mnist",
         samples=512,
         test_samples=10_000,
-        learning_rates=(0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
-        l2=(0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1),
-        budget=1.0,
-        most_epochs=20_000,
-        zero_epochs=5000,
+        learning_rates=(0.05, 0.1, 0.2, 0.3),
+        l2=(0.0, 5e-4, 1e-3, 3e-3, 1e-2),
+        budget=2.0,
+        most_epochs=80_000,
+        zero_epochs=20_000,
         zero_over_rate=False,
         seeds=3,
         members_per_batch=1,
@@ -105,9 +105,9 @@ def main(options: Options) -> None:
         "status": plain(grid["status"]),
     }
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
+    axes[0].sharey(axes[1])
     against_rate(axes[0], at_one, "(a) at training accuracy 1")
     against_rate(axes[1], evolved, f"(b) best of {setup.budget:g}/(ηλ) epochs")
-    axes[0].sharey(axes[1])
     flattening(out, at_one, evolved)
     loss_minimum(axes[2], out, grid, options)
     out.save(figure)
