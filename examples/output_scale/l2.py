@@ -45,7 +45,7 @@ class Scales(Options):
 
 
 QUICK = Scales()
-DESK = Scales(**DESK_SIZES | {"width": 512}, samples=100, steps=500)
+DESK = dataclasses.replace(Scales(**DESK_SIZES, steps=500), samples=100, width=512)
 PAPER = dataclasses.replace(
     Scales(**SIZES), samples=500, steps=1000, l2=1e-3, alphas=powers(0, 6, 0.5)
 )
