@@ -14,6 +14,7 @@ import optax
 import pytest
 import xarray as xr
 
+from ntkdecay import report
 from ntkdecay import scale_invariant as si
 
 matplotlib.use("Agg")
@@ -98,7 +99,67 @@ def test_a_member_ends_at_its_last_step_with_its_effective_learning_rate():
     np.testing.assert_allclose(
         _runs.member(grid, 0.5, learning_rate=0.5)["effective_learning_rate"], [0.5, 0.25, 0.125]
     )
-    assert list(_runs.member(grid, 1.0, learning_rate=1.0)["step"]) == [0, 10]
+    assert not _runs.member(grid, 0.5, learning_rate=0.5).attrs["diverged"]
+    other = _runs.member(grid, 1.0, learning_rate=1.0)
+    assert list(other["step"]) == [0, 10] and other.attrs["diverged"]
+
+
+def test_a_short_run_without_periods_decides_nothing():
+    assert _runs.present(3, 0.1) is True and _runs.present(2, 4.0) is False
+    assert _runs.present(2, 3.9) is None
+
+
+def test_a_weight_decay_that_makes_weights_grow_is_refused_before_training():
+    with pytest.raises(
+        ValueError, match=r"`--learning-rate` times `--l2` is 3; it must be below 2"
+    ):
+        _runs.run(_runs.Setup(), {"learning_rate": [1.0, 30.0], "l2": [0.1]}, 5)
+
+
+def test_the_last_layer_has_the_norm_that_is_asked_for():
+    small, large = (_runs.Setup(head_norm=norm, width=4).net() for norm in (2.0, 6.0))
+    x = _runs.images(_runs.Setup(samples=8)).x_train
+    params = small.init(jax.random.key(0), x)
+    np.testing.assert_allclose(large.apply(params, x), 3 * small.apply(params, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("fc", 2), ("conv_net", 3), ("resnet_18", 20)])
+def test_networks_of_practice_are_invariant_before_a_normalization_and_train_the_rest(name, layers):
+    practical = script("_practical")
+    module = practical.Practical(name, 2, 100)
+    x = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
+    params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+    apply = jax.jit(lambda params: module.apply({"params": params}, x))
+    before = practical.invariant(params)
+    assert len(before) == layers and len(params) == 3 * layers + 1
+    fx = apply(params)
+    scaled = params | jax.tree.map(lambda w: 3 * w, before)
+    np.testing.assert_allclose(apply(scaled), fx, atol=1e-4)
+    assert fx.shape == (6, 100)  # pyright: ignore
+    moved = params | {"offset_1": params["offset_1"].at[0].add(1)}
+    assert np.max(np.abs(apply(moved) - fx)) > 0.01
+
+
+def claims_of(errors, numbers, tmp_path):
+    fig15_18, out = script("fig15_18"), report.Report("periodic", "none", report.Options(out=tmp_path))  # fmt: skip
+    fig15_18.accuracy(out, np.array(errors), np.array(numbers), "17")
+    return out.claims[0].holds
+
+
+def test_the_error_is_lower_where_there_are_periods_than_at_both_ends_beyond_chance(tmp_path):
+    good, bad = [0.1, 0.11, 0.12], [0.3, 0.31, 0.32]
+    assert claims_of([bad, good, bad], [0, 5, 0], tmp_path) is True
+    assert claims_of([bad, good, good], [0, 5, 0], tmp_path) is None
+    assert claims_of([good, bad, bad], [0, 5, 0], tmp_path) is False
+    assert claims_of([bad, good, bad], [0, 0, 0], tmp_path) is None
+    assert claims_of([[0.3], [0.1], [0.3]], [0, 5, 0], tmp_path) is None
+
+
+def test_a_gain_within_two_standard_errors_decides_nothing():
+    fig20 = script("fig20")
+    assert fig20.lower(0.3, 0.1) is True and fig20.lower(-0.3, 0.1) is False
+    assert fig20.lower(0.1, 0.1) is None and fig20.lower(0.3, np.nan) is None
+    np.testing.assert_allclose(fig20.standard_error(np.array([1.0, 3.0] * 8), 4), 0.5164, rtol=1e-3)  # fmt: skip
 
 
 def test_a_step_on_the_sphere_keeps_the_norm_and_the_direction_of_the_step():
@@ -151,7 +212,8 @@ def test_minima_are_the_least_loss_of_each_period_and_pairs_are_by_lag(saw):
 TINY = dict(samples=40, test_samples=40, width=8)
 SCRIPTS = {
     "fig10_13": dict(learning_rates=(1.0, 8.0), l2=5e-3, steps=400, close=(8.0, 5e-3), jumps=(8.0, 5e-3),
-                     fixed=(8.0, 5e-3), fixed_steps=400, scales=(1.0, 0.5), stops=(0.5,)),
+                     fixed=(8.0, 5e-3), fixed_steps=400, scales=(1.0, 0.5), stops=(0.5,), stochastic=(8.0, 5e-3),
+                     stochastic_samples=40, stochastic_batch=20, smooth=3),
     "fig15_18": dict(batch_size=20, every=4, products=(0.01, 0.02), ratios=(100.0, 400.0), steps=400, scales=(2.0,),
                      learning_rates=(0.1, 2.0), decays=(1e-4, 1e-2)),
     "fig19": dict(batch_size=20, every=2, head_norms=(1.0, 10.0), steps=200),

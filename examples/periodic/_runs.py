@@ -1,6 +1,6 @@
 """What the scripts of trained networks share: data, networks, runs by (stochastic) gradient descent, and what is read off them.
 
-Quick presets train a fully connected network on digits, the paper's its ConvNet on CIFAR-10; every weight that is
+Quick presets train a fully connected network on digits, desk presets on CIFAR-10, the paper's its ConvNet; every weight that is
 trained is scale-invariant, from PyTorch's initial variance 1/(3 n), under the mean cross entropy.
 """
 
@@ -34,6 +34,8 @@ class Setup(report.Options):
     """Architecture."""
     width: report.Count = 32
     """Units of a layer, or channels of the first."""
+    head_norm: report.Positive = 10.0
+    """Frobenius norm of the last layer, frozen; the paper has 20 on CIFAR-100, with width 64 (Figures 17 and 18)."""
     samples: report.Count = 256
     """Training samples."""
     test_samples: report.Count = 512
@@ -49,15 +51,22 @@ class Setup(report.Options):
 
     @property
     def words(self) -> str:
-        return f"{self.data}, {self.samples} training and {self.test_samples} test samples"
+        return (
+            f"{self.data}, {self.samples} training and {self.test_samples} test samples, "
+            f"{self.network} of width {self.width}"
+        )
 
     def net(self, **options: Any) -> Network:
         """The network, its last layer frozen; `norm` and `head_norm` are options."""
+        options = {"head_norm": self.head_norm} | options
         return getattr(networks, self.network)(
             datasets.classes(self.data), width=self.width, **options
         )
 
 
+DESK: dict[str, Any] = dict(
+    data="cifar10", test_samples=10_000, every=32, batch_size=64, samples=512
+)
 PAPER: dict[str, Any] = dict(
     data="cifar10", network="conv_net", width=32, samples=50_000, test_samples=10_000,
     batch_size=128, every=391, eval_batch_size=1000, members_per_batch=None,
@@ -97,6 +106,8 @@ def run(
     **more: Any,
 ) -> Any:
     """A grid of runs with the metrics that `periods` and `bounds` read; what is not said is that of the setup."""
+    if optimizer is not optax.adam:  # whose steps are of one length, however long the gradient
+        check_decay(grid)
     x, y, x_test, y_test = images(options)
     network = network or options.net()
     return training.sweep(
@@ -122,6 +133,20 @@ def run(
     )
 
 
+def check_decay(grid: Mapping[str, Sequence[float]]) -> None:
+    """Weight decay by itself shrinks the weights, |1 − ηλ| < 1, in every run.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    product = max(grid.get("learning_rate", (0.0,))) * max(grid.get("l2", (0.0,)))
+    if product >= 2:
+        raise ValueError(
+            f"`--learning-rate` times `--l2` is {product:g}; it must be below 2: weight decay alone would make the weights grow "
+            "without end."
+        )
+
+
 def product_and_ratio(product: jax.Array, ratio: jax.Array) -> optax.GradientTransformation:
     """SGD with ηλ = product and η/λ = ratio."""
     return optimizers.sgd((product * ratio) ** 0.5, l2=(product / ratio) ** 0.5)
@@ -140,10 +165,13 @@ def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 
 
 def member(grid: xr.Dataset, rate: float, **cell: float) -> xr.Dataset:
-    """One run of a grid up to its last step, with its effective learning rate η/ρ²."""
+    """One run of a grid up to its last step, with its effective learning rate η/ρ², and the attribute `diverged`."""
     found = grid.sel(cell).squeeze(drop=True)
+    diverged = bool(found["status"] == "diverged")
     found = found.where(found["step"] <= found["last_step"], drop=True).drop_vars("status")
-    return found.assign(effective_learning_rate=rate / found["norm2"])
+    return found.assign(effective_learning_rate=rate / found["norm2"]).assign_attrs(
+        diverged=diverged
+    )
 
 
 def bursts(record: xr.Dataset, rise: float = 10.0) -> int:
@@ -155,6 +183,15 @@ def bursts(record: xr.Dataset, rise: float = 10.0) -> int:
 def learned(record: xr.Dataset, found: si.Periods) -> int:
     """The periods in which the network learns: their least loss is below a tenth of that at the start."""
     return int(np.sum(found.loss[:, 1] < float(record["loss"][0]) / 10))
+
+
+TIMES = 4.0
+"""In units of 1/(ηλ): a run so long has periods if there are any; a shorter one without them decides nothing."""
+
+
+def present(number: int, time: float, least: int = 3) -> bool | None:
+    """Whether a run has periods, `least` or more in a time in units of 1/(ηλ); None of one that is too short to say."""
+    return True if number >= least else False if time >= TIMES else None
 
 
 def free_decay(levels: np.ndarray, product: float) -> np.ndarray:

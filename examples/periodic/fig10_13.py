@@ -1,7 +1,8 @@
 """Figures 10 to 13 of the periodic paper: full-batch gradient descent on a scale-invariant network.
 
 Rows from the top: periods at several learning rates; one period step by step, its phases shaded; the same
-network with its norm fixed; what bounds on the effective gradient say of the steps of phase B.
+network with its norm fixed; what bounds on the effective gradient say of the steps of phase B, of gradient
+descent and of SGD.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 import xarray as xr
 from _runs import (
+    DESK,
     INITIAL,
     PAPER,
     SERIES,
@@ -27,6 +29,7 @@ from _runs import (
     member,
     on_sphere,
     panels,
+    present,
     run,
     settled,
     shade,
@@ -53,6 +56,14 @@ class Options(Setup):
     """η, λ of Figure 13."""
     close_time: report.Positive = 3.5
     """Steps × ηλ of the runs measured at every step."""
+    stochastic: tuple[report.Positive, report.Positive] = (1.0, 1e-3)
+    """η, λ of the half of Figure 13 that is SGD."""
+    stochastic_samples: report.Count = 512
+    """Its training samples."""
+    stochastic_batch: report.Count = 64
+    """Its samples of a step."""
+    smooth: report.Odd = 9
+    """Steps of the running median in which the periods of SGD are sought: an epoch."""
     valid: report.Share = 0.25
     """t_valid of Figure 13, in parts of phase B: from there on ℓ(t) and L(t) are bounds."""
     fixed: tuple[report.Positive, report.Positive] = (2.0, 1e-3)
@@ -65,24 +76,39 @@ class Options(Setup):
     """When regular training stops and the norm is fixed, in parts of the second phase B."""
 
 
+SMALL: dict[str, Any] = DESK | dict(samples=256, batch_size=None)
+DESK_SIZES = Options(**SMALL, learning_rates=(0.1, 0.5, 1.0, 2.0, 3.0))
 GRADIENT_DESCENT: dict[str, Any] = PAPER | dict(
     samples=4500, test_samples=5000, batch_size=None, every=10, eval_batch_size=None
 )
 PAPER_SIZES = Options(
     **GRADIENT_DESCENT, l2=1e-4, learning_rates=(0.1, 0.3, 0.5, 1.0, 3.0), steps=60_000,
-    jumps=(0.5, 1e-4), fixed=(1.0, 1e-4), fixed_steps=60_000,
+    jumps=(0.5, 1e-4), fixed=(1.0, 1e-4), fixed_steps=60_000, stochastic=(0.01, 1e-3), stochastic_samples=50_000,
+    stochastic_batch=128, smooth=391,
 )  # fmt: skip
+
+
+WHY: dict[str, str] = {}
 
 
 def main(options: Options) -> None:
     """Figures 10 to 13: periods of full-batch gradient descent, and what bounds a step."""
     out = report.Report("periodic", "fig10_13", options, data=options.words)
-    figure, axes = plt.subplots(4, 4, figsize=(18, 15), layout="constrained")
+    figure, axes = plt.subplots(5, 4, figsize=(16, 16), layout="constrained")
     learning_rates(axes[0], out, options)
     close = {pair: step_by_step(options, *pair) for pair in {options.close, options.jumps}}
     one_period(axes[1], out, close[options.close], *options.close)
     fixed_norm(axes[2], out, options)
-    jumps(axes[3], out, close[options.jumps], options)
+    descent = jumps(axes[3], out, "GD", close[options.jumps], options.jumps, options)
+    few = dataclasses.replace(
+        options, samples=options.stochastic_samples, batch_size=options.stochastic_batch
+    )
+    record = step_by_step(few, *options.stochastic)
+    stochastic = jumps(axes[4], out, "SGD", record, options.stochastic, options)
+    prominence(out, descent, stochastic)
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
+    out.explain(WHY)
     out.save(figure)
 
 
@@ -102,11 +128,14 @@ def learning_rates(axes, out: report.Report, options: Options) -> None:
         rate: summary(periods, rate * l2) for rate, periods in found.items()
     }
     numbers = [periods.number for periods in found.values()]
+    times = options.steps * l2 * np.array(rates)
+    often = listed(np.array(numbers) / times, ".2g")
     out.claim(
         "full-batch training is periodic, with more periods at a larger η",
         expected="three periods or more at some η, and their number never falls with η",
-        measured=", ".join(f"{n} at η = {rate:g}" for rate, n in zip(rates, numbers, strict=True)),
-        holds=max(numbers) >= 3 and bool(np.all(np.diff(numbers) >= 0)),
+        measured=", ".join(f"{n} at η = {rate:g}" for rate, n in zip(rates, numbers, strict=True))
+        + f"; in a time 1/(ηλ) {often}",
+        holds=report.every([present(max(numbers), times[-1]), bool(np.all(np.diff(numbers) >= 0))]),
     )
     lengths = {
         rate: rate * l2 * median(periods.lengths[settled(periods)])
@@ -118,7 +147,7 @@ def learning_rates(axes, out: report.Report, options: Options) -> None:
         expected="the median length × ηλ the same within a factor of 2",
         measured=", ".join(f"{value:.2f} at η = {rate:g}" for rate, value in lengths.items())
         or "no run of two periods",
-        holds=len(lengths) > 1 and max(lengths.values()) < 2 * min(lengths.values()),
+        holds=max(lengths.values()) < 2 * min(lengths.values()) if len(lengths) > 1 else None,
     )
     ratios = np.concatenate(
         [
@@ -134,14 +163,14 @@ def learning_rates(axes, out: report.Report, options: Options) -> None:
         measured=f"{ratios.min():.3f} to {ratios.max():.2f}, median {median(ratios):.3f}, {ratios.size} periods"
         if ratios.size
         else "no period",
-        holds=ratios.size > 0 and ratios.min() >= 1 - 1e-3 and median(ratios) < 1.5,
+        holds=ratios.min() >= 1 - 1e-3 and median(ratios) < 1.5 if ratios.size else None,
     )
     levels = [median(one.learning_rate[:, 1]) for one in found.values() if one.number]
     out.claim(
         "training destabilizes at an effective learning rate that depends little on η",
         expected="the median η/ρ² at destabilization the same within a factor of 2",
         measured=listed(levels, ".3f") or "no period",
-        holds=len(levels) > 1 and max(levels) < 2 * min(levels),
+        holds=max(levels) < 2 * min(levels) if len(levels) > 1 else None,
     )
 
 
@@ -181,6 +210,10 @@ def one_period(axes, out: report.Report, record: xr.Dataset, rate: float, l2: fl
         holds=error < 0.01,
     )
     if not found.number:
+        none(
+            out,
+            "a period has three phases: the loss falls, the norm falls at low loss, both jump up",
+        )
         return
     number = min(1, found.number - 1)
     begin, end = found.start[number], found.end[number]
@@ -277,15 +310,32 @@ def fixed_norm(axes, out: report.Report, options: Options) -> None:
         measured=f"free {bursts(record)} times; fixed "
         + ", ".join(f"{count} ({name})" for name, count in zip(names, counts, strict=True))
         + f"; {sum(left)} of {len(left)} leave the low loss for good",
-        holds=bursts(record) >= 3 and not any(counts),
+        holds=False if any(counts) else present(bursts(record), options.fixed_steps * rate * l2),
     )
 
 
-def jumps(axes, out: report.Report, record: xr.Dataset, options: Options) -> None:
-    """Figure 13: ℓ = c/(t − t_0)², L = C/(t − t_0) on the gradients of a phase B, and what follows for its steps."""
-    (rate, l2), found = options.jumps, si.periods(record)
+POWERS = {"GD": (2.0, 1.0), "SGD": (1.0, 1.0)}
+"""ℓ and L fall like these powers of the time since the start of the period."""
+
+
+def none(out: report.Report, claim: str) -> None:
+    """A claim about a period, where the record has none."""
+    out.claim(claim, expected="a period", measured="no period in the record", holds=None)
+
+
+def jumps(
+    axes, out: report.Report, name: str, record: xr.Dataset, pair: tuple[float, float], options: Options
+) -> dict[str, float]:  # fmt: skip
+    """Figure 13: ℓ = c/(t − t_0)^p, L = C/(t − t_0) on the gradients of a phase B, and what follows for its steps.
+
+    Returns how the logarithms of the turns and of both bounds grow over the second half of B; nothing where there is no period.
+    """
+    (rate, l2), stochastic = pair, name == "SGD"
+    found = si.periods(record, window=options.smooth if stochastic else 1)
+    bounded = f"{name}: the turn of a step lies within the δ-jump bounds (Proposition 1)"
     if not found.number:
-        return
+        none(out, bounded)
+        return {}
     number = min(1, found.number - 1)
     begin, low, burst = (
         border[number] for border in (found.start, found.low, found.destabilization)
@@ -293,17 +343,20 @@ def jumps(axes, out: report.Report, record: xr.Dataset, options: Options) -> Non
     period = record.sel(step=slice(begin, burst))
     valid = max(1, int(low - begin + options.valid * (burst - low)))
     slopes = period["effective_gradient_norm"].to_numpy()
-    least, most = si.power_envelope(slopes, (2.0, 1.0), valid)
+    powers = POWERS[name]
+    least, most = si.power_envelope(slopes, powers, valid)
     phase = period.isel(step=slice(valid, None))
     least, most = least[valid:], most[valid:]
     limits = si.bounds(phase, rate, l2, least=least, most=most)
     near = si.bounds(phase, rate, l2)
     t, turns = phase["step"], phase["cosine_distance"]
     axes[0].semilogy(t, phase["effective_gradient_norm"], color="black", lw=0.7, label="measured")
-    axes[0].semilogy(t, least, color="tab:blue", label="ℓ = c/(t − t_0)²")
+    axes[0].semilogy(t, least, color="tab:blue", label="ℓ = c/(t − t_0)" + "²" * (powers[0] == 2))
     axes[0].semilogy(t, most, color="tab:red", label="L = C/(t − t_0)")
     axes[0].set(
-        xlabel="step t", ylabel="effective gradient norm ρ‖∇L‖", title="phase B from t_valid on"
+        xlabel="step t",
+        ylabel="effective gradient norm ρ‖∇L‖",
+        title=f"{name}, η = {rate:g}, λ = {l2:g}: phase B from t_valid",
     )
     for ax, bounds, title in ((axes[1], limits, "by ℓ, L"), (axes[2], near, "by 101 neighbours")):
         ax.semilogy(t, turns, color="black", lw=0.7, label="measured")
@@ -320,28 +373,44 @@ def jumps(axes, out: report.Report, record: xr.Dataset, options: Options) -> Non
             ("upper", limits["upper"].to_numpy()),
         )
     }
-    out.numbers["δ-jumps"] = {"share inside": shares, "growth of the logarithm": growth}
+    out.numbers[f"δ-jumps, {name}"] = {"share inside": shares, "growth of the logarithm": growth}
     out.claim(
-        "the turn of a step lies within the δ-jump bounds (Proposition 1)",
+        bounded,
         expected="at least 99 % of the steps of phase B from t_valid on, for ℓ(t), L(t) and for the extremes of 101 neighbours",
         measured=f"{100 * shares[0]:.1f} % and {100 * shares[1]:.1f} % of {t.size} steps; upper over lower bound, "
         f"medians, {median(limits['upper'] / limits['lower']):.0f} and {median(near['upper'] / near['lower']):.1f}",
         holds=min(shares) >= 0.99,
     )
     out.claim(
-        "both bounds and the turns grow in the second half of phase B",
+        f"{name}: both bounds and the turns grow in the second half of phase B",
         expected="positive slopes of the logarithms over it",
-        measured=", ".join(
-            f"{name} {value:+.2f} per length of B" for name, value in growth.items()
-        ),
+        measured=", ".join(f"{name} {value:+.2f} per length of B" for name, value in growth.items())
+        + f"; B is as long as {(burst - low) * rate * l2:.2f}/(ηλ)",
         holds=min(growth.values()) > 0,
     )
-    jump_times(axes[3], out, phase, rate, l2)
+    jump_times(axes[3], out, name, phase, rate, l2)
     for ax in axes:
         ax.legend(fontsize="small")
+    return growth
 
 
-def jump_times(ax, out: report.Report, phase: xr.Dataset, rate: float, l2: float) -> None:
+def prominence(out: report.Report, descent: dict[str, float], stochastic: dict[str, float]) -> None:
+    """What Section D says of the two halves of Figure 13."""
+    claim = "the growth of the turns is more prominent for GD than for SGD"
+    if not descent or not stochastic:
+        none(out, claim)
+        return
+    out.claim(
+        claim,
+        expected="a larger slope of their logarithm over the second half of phase B",
+        measured=f"{descent['measured']:+.2f} and {stochastic['measured']:+.2f} per length of B",
+        holds=descent["measured"] > stochastic["measured"],
+    )
+
+
+def jump_times(
+    ax, out: report.Report, name: str, phase: xr.Dataset, rate: float, l2: float
+) -> None:
     """Proposition 2: when the first δ-jump comes, with the extremes of the whole phase as ℓ and L."""
     slope = phase["effective_gradient_norm"].to_numpy()
     turns = phase["cosine_distance"].to_numpy()
@@ -357,9 +426,14 @@ def jump_times(ax, out: report.Report, phase: xr.Dataset, rate: float, l2: float
     ax.plot(deltas, np.where(np.isfinite(latest), latest, np.nan), color="tab:red", label="t_max")
     ax.set(xscale="log", xlabel="δ", ylabel="steps to the first δ-jump", title="times (5), (6)")
     inside = (first >= earliest) & (first <= np.ceil(latest))
-    out.numbers["jump times"] = {"δ": deltas, "measured": first, "t_min": earliest, "t_max": latest}
+    out.numbers[f"jump times, {name}"] = {
+        "δ": deltas,
+        "measured": first,
+        "t_min": earliest,
+        "t_max": latest,
+    }
     out.claim(
-        "the first δ-jump comes between t_min and t_max (Proposition 2)",
+        f"{name}: the first δ-jump comes between t_min and t_max (Proposition 2)",
         expected="for every δ",
         measured=f"{inside.sum()} of {deltas.size} δ; t_min > 0 for {np.sum(earliest > 0)}, "
         f"t_max < ∞ for {np.sum(np.isfinite(latest))}",
@@ -368,4 +442,4 @@ def jump_times(ax, out: report.Report, phase: xr.Dataset, rate: float, l2: float
 
 
 if __name__ == "__main__":
-    report.cli(main, Options(), PAPER_SIZES)
+    report.cli(main, Options(), PAPER_SIZES, desk=DESK_SIZES)
