@@ -92,7 +92,8 @@ def draw(out, options: Fig1, grid: xr.Dataset, names: list[str], predictions) ->
             ax.axvline(change * options.phase, color="grey", lw=0.8, ls="--")
     late = grid[["accuracy", "test_accuracy"]].sel(step=slice(options.phase // 4, None))
     for ax, name in zip(axes[0], late, strict=True):
-        ax.set_ylim(late[name].mean("seed").min() - 0.02, 1.002)
+        mean = late[name].mean("seed")
+        ax.set_ylim(mean.min() - 0.02, min(float(mean.max()) + 0.02, 1.002))
     axes[0, 0].set(ylabel="training accuracy", title="dashed: ηλ becomes the same; η/10 and λ = 0")
     axes[0, 1].set(ylabel="test accuracy")
     axes[1, 0].set(xlabel="step", ylabel="‖w‖²", yscale="log")

@@ -76,7 +76,7 @@ class Options(Setup):
     """When regular training stops and the norm is fixed, in parts of the second phase B."""
 
 
-SMALL: dict[str, Any] = DESK | dict(samples=256, batch_size=None)
+SMALL: dict[str, Any] = DESK | dict(samples=128, batch_size=None)
 DESK_SIZES = Options(**SMALL, learning_rates=(0.1, 0.5, 1.0, 2.0, 3.0))
 GRADIENT_DESCENT: dict[str, Any] = PAPER | dict(
     samples=4500, test_samples=5000, batch_size=None, every=10, eval_batch_size=None

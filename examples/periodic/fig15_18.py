@@ -275,6 +275,7 @@ def apart(axes, out: report.Report, options: Options, name: str) -> None:
         expected="their number in equal steps rises with it where there are any, but for the last",
         measured=listed(numbers[:-1]),
         holds=report.every([between, bool(np.all(np.diff(some) > 0))]) if some.size > 1 else None,
+        revised=RATES,
     )
     accuracy(out, np.array(errors), np.array(numbers), figure)
 
