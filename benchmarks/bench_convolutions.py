@@ -65,7 +65,7 @@ class Network(nn.Module):
         return nn.Dense(10)(x.reshape(len(x), -1))
 
 
-def of_flax(key, conv=nn.Conv, **options):
+def of_flax(key, conv: Any = nn.Conv, **options):
     network = Network(conv, **options)
     return network.init(key, jnp.zeros((1, 8, 8, 1))), network.apply
 

@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._at_once import tracing
 from ntkdecay._checks import (
     Rule,
     array,
@@ -172,13 +171,13 @@ def gradient_descent(
 
     def run(*arguments: Any) -> tuple[Any, Any]:
         """By explicit steps; the program of all others is compiled for flows that ask for it, or are traced."""
-        if solver is not None or tracing() or is_traced(arguments):
+        if solver is not None or is_traced(arguments):
             return program(_flow, loss, solver, max_steps, "whole")(*arguments)
         try:
             after, (status, left) = program(_flow, loss, solver, max_steps, "explicit")(*arguments)
         except Differentiated:
             status = None
-        if status is None or is_traced(status):  # the loss has captured a traced number
+        if status is None or is_traced(status):  # within a program, or of a loss that has captured a traced number
             return program(_flow, loss, solver, max_steps, "whole")(*arguments)
         if status != PRESSED:
             return after, status
@@ -194,10 +193,13 @@ def gradient_descent(
         return check_ascending(t), as_own(age, dtype)
 
     def finished(value: Any, status: Any) -> Any:
-        status = status if is_traced(status) else np.asarray(status)
+        known = not is_traced(status)
         for code, sentence in ENDS.items():
-            wrong = (status == code).any()
-            value = jax.tree.map(partial(refuse, wrong=wrong, message=sentence), value)
+            if known:
+                refuse(None, (np.asarray(status) == code).any(), sentence)
+            else:
+                refused = partial(refuse, wrong=(status == code).any(), message=sentence)
+                value = jax.tree.map(refused, value)
         return value
 
     return predictor(net, settings, clock, run, finished)
