@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 from ntkdecay._citation import citation
 
 if TYPE_CHECKING:
+    from neural_tangents import stax
+
     from ntkdecay import (
         datasets,
         deep_linear,
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
         symbolic,
         training,
     )
-    from ntkdecay._neural_tangents import stax
 
 __version__ = "0.1.0"
 

@@ -29,7 +29,7 @@ from ntkdecay._checks import (
 )
 from ntkdecay._program import Program, read
 
-ApplyFn = Callable[[Any, Any], Array]
+ApplyFn = Callable[[Any, Any], Any]
 
 
 class Degree(NamedTuple):

@@ -155,6 +155,12 @@ def test_standardized_images_are_of_mean_0_and_joined_by_unused_training_images(
         datasets.standardized(digits, 1500, 298)
 
 
+def test_a_data_set_shows_its_shapes_alone():
+    shown = repr(datasets.load("digits"))
+    assert shown.startswith("Dataset(x_train: float32[1500, 8, 8, 1], y_train: int64[1500], ")
+    assert len(shown) < 150
+
+
 def test_digits_are_always_the_same():
     data = datasets.load("digits")
     assert data.x_train.shape == (1500, 8, 8, 1) and data.x_test.shape == (297, 8, 8, 1)

@@ -7,9 +7,10 @@ on the erf, where numbers of mean zero take away the fluctuations, of order 1/âˆ
 """
 
 import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def network(width: int, activation=stax.Relu):
     return stax.serial(*hidden, *hidden, stax.Dense(1, b_std=None))
 
 
-def draw(key, width: int, x, activation):
+def draw(key, width: int, x, activation) -> tuple[Callable[..., Any], Any]:
     init, apply_fn, _ = network(width, activation)
     return apply_fn, jax.tree.map(lambda p: p.astype(x.dtype), init(key, x.shape)[1])
 

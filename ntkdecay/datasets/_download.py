@@ -8,7 +8,6 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from ntkdecay._warn import warn
 from ntkdecay.datasets._files import CIFAR
 
 try:
@@ -92,7 +92,7 @@ def fetched(name: str, read: Callable[[Path], T]) -> T:
         _check_sums(folder)
         return read(folder)
     except (ValueError, OSError) as damage:
-        warnings.warn(f"{damage} It is fetched again.", stacklevel=4)
+        warn(f"{damage} It is fetched again.")
         try:
             _fetch_to(folder, name, damaged=True)
         except FileNotFoundError as error:

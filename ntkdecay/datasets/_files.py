@@ -42,6 +42,12 @@ class Dataset(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
 
+    def __repr__(self) -> str:
+        """Shapes and dtypes."""
+        parts = self._asdict().items()
+        told = ", ".join(f"{name}: {np.asarray(a).dtype}{list(np.shape(a))}" for name, a in parts)
+        return f"Dataset({told})"
+
 
 def idx_dataset(folder: Path) -> Dataset:
     """The four IDX files of MNIST or Fashion-MNIST, each plain or gzipped."""

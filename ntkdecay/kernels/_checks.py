@@ -13,7 +13,7 @@ from ntkdecay._arrays import own
 from ntkdecay._convolutions import fast_program
 from ntkdecay._program import Program, read
 
-ApplyFn = Callable[[Any, Any], Array]
+ApplyFn = Callable[[Any, Any], Any]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ is computed from the structured factors and from two ordinary gradients, for a r
 samples, at parameters and inputs near the caller's.
 """
 
-import warnings
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from jax import Array
 from ntkdecay._at_once import at_once
 from ntkdecay._host import on_host
 from ntkdecay._program import Program
+from ntkdecay._warn import warn
 from ntkdecay.kernels._checks import exact
 from ntkdecay.kernels._factors import Method, contract, factors
 from ntkdecay.kernels._stand_ins import chosen, numbers, stand_ins
@@ -35,10 +35,9 @@ def method_for(name: str, f: Program, params: Any, x: Array, apart: bool) -> Met
         with at_once(), exact():
             reason = _refusal(f, params, chosen(x, 2 if apart else len(x)), apart)
         if reason is not None:
-            warnings.warn(
+            warn(
                 f"{name}: {reason}; its kernel is computed from the Jacobian, which takes more "
-                "time and memory.",
-                stacklevel=3,
+                "time and memory."
             )
         if len(_known) >= 1024:
             _known.clear()

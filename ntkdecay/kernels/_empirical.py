@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._bar import PROGRESS, title
 from ntkdecay._checks import (
     array,
     checked,
@@ -20,7 +21,6 @@ from ntkdecay._checks import (
     is_traced,
     optional,
     sequence,
-    text,
     tree,
 )
 from ntkdecay._program import Program
@@ -50,7 +50,7 @@ AXES = either(integer(), sequence(integer(), empty=True))
     vmap_axes=choice(0, None),
     tile=optional(integer(low=1)),
     max_bytes=optional(integer(low=1)),
-    progress=optional(text()),
+    progress=PROGRESS,
 )
 def empirical_ntk(
     apply_fn: ApplyFn,
@@ -64,7 +64,7 @@ def empirical_ntk(
     vmap_axes: Literal[0] | None = 0,
     tile: int | None = None,
     max_bytes: int | None = None,
-    progress: str | None = None,
+    progress: str | bool | None = None,
 ) -> Any:
     r"""The neural tangent kernel of a network at given parameters.
 
@@ -90,7 +90,7 @@ def empirical_ntk(
         tile: compute the kernel in blocks of tile × tile samples, dealt to all devices (under a
             JAX transformation, one after the other); None: in one. Needs vmap_axes=0.
         max_bytes: what a block may take beside its inputs; chooses the tile.
-        progress: name of a progress bar over the tiles; no bar when None.
+        progress: a bar over the tiles of this name, or with True one without; none when False or None.
 
     Returns:
         The shape of f(x1) zipped with that of f(x2), without `trace_axes` and with
@@ -148,7 +148,7 @@ def empirical_ntk(
         axes = transposition(out.ndim, trace, diagonal)
         block = partial(_block, *options)
         given = (functions, params)
-        kernel = on_devices(block, given, axes, a, b, tile, 0 in diagonal, progress)
+        kernel = on_devices(block, given, axes, a, b, tile, 0 in diagonal, title(progress))
     if kernel is None:
         kernel = _whole(*options, tile, functions, params, a, b)
     return jax.tree.map(lambda k: jnp.mean(k, 0), kernel) if mean else kernel

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ntkdecay._arrays import own
+from ntkdecay._bar import PROGRESS, title
 from ntkdecay._checks import (
     anything,
     array,
@@ -22,7 +23,6 @@ from ntkdecay._checks import (
     integer,
     optional,
     prng_key,
-    text,
     tree,
 )
 from ntkdecay._program import Program as Read
@@ -48,11 +48,11 @@ from ntkdecay.kernels._program._walk import Walk
     key=optional(prng_key()),
     tile=optional(integer(low=1)),
     max_bytes=optional(integer(low=1)),
-    progress=optional(text()),
+    progress=PROGRESS,
     check=flag(),
 )
 def analytic(
-    apply_fn: Callable[[Any, Any], Array],
+    apply_fn: Callable[[Any, Any], Any],
     params: Any,
     x1: ArrayLike,
     x2: ArrayLike | None = None,
@@ -63,7 +63,7 @@ def analytic(
     key: Any = None,
     tile: int | None = None,
     max_bytes: int | None = None,
-    progress: str | None = None,
+    progress: str | bool | None = None,
     check: bool = False,
 ) -> Array:
     r"""The NTK or NNGP kernel at infinite width of a network as it is written: flax, equinox, plain JAX.
@@ -92,7 +92,7 @@ def analytic(
         key: of these draws and of `check`; by default jax.random.key(0).
         tile: compute the kernel in blocks of tile × tile samples, dealt to all devices.
         max_bytes: what a block may take beside its inputs; chooses the tile.
-        progress: name of a progress bar over the tiles; no bar when None.
+        progress: a bar over the tiles of this name, or with True one without; none when False or None.
         check: compare with the mean over 32 draws of the network itself on up to 4 samples; needs
             `init`. Finite widths differ by O(1/width): a difference above six standard errors and
             a third of the kernel is an error.
@@ -139,7 +139,7 @@ def analytic(
         tile = tile_within(needed, largest, whole, max_bytes, tile)
     kernel = None
     if tile is not None and tile < largest and not any(isinstance(v, Tracer) for v in (a, b)):
-        kernel = on_devices(block, numbers, (1, 0), a, b, tile, False, progress)
+        kernel = on_devices(block, numbers, (1, 0), a, b, tile, False, title(progress))
     if kernel is None:
         kernel = _whole(program, get, tile, numbers, a, b)
     if check and drawing is not None:

@@ -27,7 +27,7 @@ from ntkdecay._checks import (
     number,
 )
 
-ApplyFn = Callable[[Any, Any], Array]
+ApplyFn = Callable[[Any, Any], Any]
 Loss = Callable[[Array, Array], Array]
 
 ALPHA = number(above=0, why="it multiplies the output, and 1/α² the loss")

@@ -60,7 +60,7 @@ def _distance(now: Any, first: Any) -> Array:
     options=anything(),
 )
 def kernel_movement(
-    apply_fn: Callable[[Any, Any], Array], params: Any, params_0: Any, x: ArrayLike, **options: Any
+    apply_fn: Callable[[Any, Any], Any], params: Any, params_0: Any, x: ArrayLike, **options: Any
 ) -> Array:
     r"""How far the neural tangent kernel of f has moved.
 

@@ -10,10 +10,12 @@ from ntkdecay.predict._matrix_free import gradient_descent_mse_matrix_free
 from ntkdecay.predict._mode import mode
 from ntkdecay.predict._mse import gradient_descent_mse
 from ntkdecay.predict._peak import peak_time
+from ntkdecay.predict._predictor import PredictFnState
 from ntkdecay.predict._quasi_static import quasi_static
 from ntkdecay.predict._request import PredictFn
 from ntkdecay.predict._schedule import PiecewiseConstant
 from ntkdecay.predict._sgd import sgd
+from ntkdecay.predict._stable import max_learning_rate
 from ntkdecay.predict._state import State
 
 __all__ = [
@@ -21,12 +23,14 @@ __all__ = [
     "Gaussian",
     "PiecewiseConstant",
     "PredictFn",
+    "PredictFnState",
     "State",
     "gradient_descent",
     "gradient_descent_mse",
     "gradient_descent_mse_ensemble",
     "gradient_descent_mse_matrix_free",
     "kernel_vector_product",
+    "max_learning_rate",
     "mode",
     "peak_time",
     "quasi_static",

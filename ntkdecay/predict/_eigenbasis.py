@@ -25,8 +25,8 @@ def falls_into_modes(net: Wide, loss: Loss) -> bool:
     """Whether the flow is known to do so, from the loss's program."""
     if len(net.kernels) > 1:
         return False
-    like = jax.ShapeDtypeStruct(net.y.shape, net.y.dtype)
-    return is_affine(lambda f: jax.grad(loss)(f, net.y), like)
+    like = jax.ShapeDtypeStruct(net.shape, net.y.dtype)
+    return is_affine(lambda f: jax.grad(loss)(f, net.labels(net.y)), like)
 
 
 def price_of_modes(m: int, o: int) -> tuple[float, float]:

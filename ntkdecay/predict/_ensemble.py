@@ -3,7 +3,7 @@
 from collections import namedtuple
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -144,9 +144,36 @@ class EnsembleFn:
     def __repr__(self) -> str:
         return (
             "<predict_fn(t=None, x_test=None, get=None, compute_cov=False) of gradient_descent_mse_ensemble for labels "
-            f"of shape {self._task.shape}, degree={self._task.degree}>"
+            f"of shape {self._task.shape}, degree={self._task.degree:g}>"
         )
 
+    @overload
+    def __call__(
+        self,
+        t: ArrayLike | None,
+        x_test: Any,
+        get: Regime,
+        compute_cov: Literal[False] = False,
+        **kernel_fn_test_test_kwargs: Any,
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        t: ArrayLike | None,
+        x_test: Any,
+        get: Regime,
+        compute_cov: Literal[True],
+        **kernel_fn_test_test_kwargs: Any,
+    ) -> Gaussian: ...
+    @overload
+    def __call__(
+        self,
+        t: ArrayLike | None = None,
+        x_test: Any = None,
+        get: Regime | tuple[Regime, ...] | None = None,
+        compute_cov: bool = False,
+        **kernel_fn_test_test_kwargs: Any,
+    ) -> Any: ...
     @checked(
         t=optional(TIME),
         x_test=optional(INPUTS),

@@ -1,7 +1,6 @@
 """Gradient flow under L2 on any loss: the state (a, w) walked along its ODE."""
 
 from collections.abc import Hashable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -29,6 +28,7 @@ from ntkdecay.predict._dynamics import Dynamics, products
 from ntkdecay.predict._eigenbasis import falls_into_modes, price_of_modes
 from ntkdecay.predict._given_solver import trajectory_by
 from ntkdecay.predict._integrate import LATE, PRESSED, STUCK, Options
+from ntkdecay.predict._predictor import PredictFnState
 from ntkdecay.predict._rates import before, boundaries, of_layers
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._schedule import LEARNING_RATE, PiecewiseConstant, rate
@@ -36,10 +36,8 @@ from ntkdecay.predict._state import (
     Advance,
     Loss,
     Point,
-    PredictFnState,
     Wide,
     by_layer,
-    predictor,
     program,
     wide_network,
 )
@@ -192,17 +190,8 @@ def gradient_descent(
         t = refuse(t, ~(t >= 0).all(), "`t` must be >= 0.") if is_traced(t) else t
         return check_ascending(t), as_own(age, dtype)
 
-    def finished(value: Any, status: Any) -> Any:
-        known = not is_traced(status)
-        for code, sentence in ENDS.items():
-            if known:
-                refuse(None, (np.asarray(status) == code).any(), sentence)
-            else:
-                refused = partial(refuse, wrong=(status == code).any(), message=sentence)
-                value = jax.tree.map(refused, value)
-        return value
-
-    return predictor(net, settings, clock, run, finished)
+    told = {"learning_rate": learning_rate, "momentum": momentum, "l2": l2, "l2_from": l2_from}
+    return PredictFnState("gradient_descent", net, settings, loss, clock, run, ENDS, told)
 
 
 def _flow(
@@ -226,7 +215,8 @@ def _flow(
             friction = (1 - settings.momentum) / unit
         times, edges = unit * times, boundaries(settings.l2)
         marks, order = _marks(times, settings.l2, unit, age, edges)
-        converted, constants = jax.closure_convert(loss, net.y, net.y)
+        like = jnp.zeros(net.shape, net.y.dtype)
+        converted, constants = jax.closure_convert(loss, like, net.labels(net.y))
         y = [point.w] if friction is None else [point.w, velocity.w]
         y = jnp.stack([jnp.stack([w, products(net.kernels, w)]) for w in y])
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,30 @@ class PredictFn:
 
     task: Task
 
+    @overload
+    def __call__(
+        self,
+        t: ArrayLike | None = None,
+        fx_train_0: ArrayLike = 0.0,
+        fx_test_0: None = None,
+        k_test_train: Any = None,
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, t: ArrayLike | None, fx_train_0: None, fx_test_0: ArrayLike, k_test_train: Any
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, t: ArrayLike | None, fx_train_0: ArrayLike, fx_test_0: ArrayLike, k_test_train: Any
+    ) -> tuple[Array, Array]: ...
+    @overload
+    def __call__(
+        self,
+        t: ArrayLike | None = None,
+        fx_train_0: ArrayLike | None = 0.0,
+        fx_test_0: ArrayLike | None = None,
+        k_test_train: Any = None,
+    ) -> Any: ...
     def __call__(
         self,
         t: ArrayLike | None = None,
@@ -110,11 +134,10 @@ class PredictFn:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        options: dict[str, Any] = {"degree": self.task.degree}
+        told = f"degree={self.task.degree:g}"
         if not is_traced(self.task.decay):
             values = self.task.decay.values
-            options["l2"] = values if values.ndim else float(values)
-        told = ", ".join(f"{name}={value}" for name, value in options.items())
+            told += f", l2={values if values.ndim else f'{float(values):g}'}"
         return (
             f"<predict_fn(t=None, fx_train_0=0.0, fx_test_0=None, k_test_train=None) of {type(self).of} for labels of "
             f"shape {self.task.shape}, {told}>"

@@ -25,6 +25,7 @@ from ntkdecay._checks import (
     shown,
 )
 from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree, refuse
+from ntkdecay.predict._predictor import PredictFnState
 from ntkdecay.predict._rates import at_step, of_layers, split
 from ntkdecay.predict._request import Origin
 from ntkdecay.predict._schedule import PiecewiseConstant, own, rate
@@ -32,10 +33,8 @@ from ntkdecay.predict._state import (
     Advance,
     Loss,
     Point,
-    PredictFnState,
     Wide,
     by_layer,
-    predictor,
     program,
     wide_network,
 )
@@ -103,7 +102,16 @@ def sgd(
     order = None if batches is None else _check_batches(batches, samples)
     beta = as_own(0.0 if momentum is None else momentum, dtype)
     run = program(_steps, loss, functions, bool(nesterov))
-    return predictor(net, Settings(numbers, beta, order), _whole_steps, run, lambda value, _: value)
+    settings = Settings(numbers, beta, order)
+    told = {"learning_rate": learning_rate, "momentum": momentum, "l2": l2, "l2_from": l2_from}
+    return PredictFnState("sgd", net, settings, loss, _whole_steps, run, ENDS, told)
+
+
+DIVERGED = 1
+ENDS = {
+    DIVERGED: "`learning_rate` is above what is stable, so that f is not finite at the last `t`, or `loss` is not finite "
+    "itself; on MSE steps of all samples are stable below `predict.max_learning_rate`."
+}
 
 
 class Settings(NamedTuple):
@@ -160,7 +168,9 @@ def _steps(loss: Loss, functions: tuple[Any, ...], nesterov: bool) -> Advance:
         ages = age + times
         bounds = (jnp.concatenate([age[None], ages[:-1]]), ages)
         points, velocities = jax.lax.scan(until, (point, velocity), bounds)[1]
-        return points, velocities, ages, jnp.zeros((), int)
+        last = jax.tree.map(lambda leaf: leaf[-1], points)
+        finite = jnp.isfinite(net.outputs(last, f0, net.kernels)).all()
+        return points, velocities, ages, jnp.where(finite, 0, DIVERGED)
 
     return advance
 

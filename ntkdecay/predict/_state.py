@@ -13,8 +13,9 @@ degree 1, there is one a_l and one w_l for each:
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -26,14 +27,8 @@ from jax.typing import ArrayLike
 
 from ntkdecay._checks import (
     Rule,
-    anything,
-    array,
-    checked,
-    either,
-    instance,
     is_traced,
     mapping,
-    optional,
 )
 from ntkdecay.predict import _axes
 from ntkdecay.predict._checks import (
@@ -42,9 +37,7 @@ from ntkdecay.predict._checks import (
     as_own,
     check_degree,
     check_kernel,
-    check_request,
     float_dtype,
-    kernel,
     refuse_kernel,
     refuse_kernel_shape,
     refuse_spectrum,
@@ -102,17 +95,30 @@ class Wide:
     """An infinitely wide network: kernels of its layers, and how f depends on a and w."""
 
     kernels: tuple[Array, ...]  # (m, m) of each layer; one "layer" when λ is common to all
-    y: Array  # labels, as given
+    y: Array  # labels as given, as floats
     layers: tuple[Hashable, ...] | None = field(metadata=STATIC)  # names when λ is their own
     degree: float = field(metadata=STATIC)
     l2_from: Origin = field(metadata=STATIC)
     trace_axes: tuple[int, ...] = field(metadata=STATIC)
+    shape: tuple[int, ...] = field(metadata=STATIC)  # of the outputs on the training points
+    whole: bool = field(metadata=STATIC)  # whether labels are whole numbers, one for each sample
+
+    def with_outputs(self, shape: tuple[int, ...]) -> "Wide":
+        """The same for outputs of this shape, if there may be such: whole numbers say nothing of their other axes."""
+        free = self.whole and self.shape == self.y.shape and shape[:1] == self.shape
+        if not free or shape == self.shape:
+            return self
+        return replace(self, shape=shape, trace_axes=tuple(range(1 - len(shape), 0)))
+
+    def labels(self, y: Array) -> Array:
+        """Labels as the loss takes them: numbers of classes where outputs have an axis more."""
+        return y.astype(int) if self.shape != self.y.shape else y
 
     @property
     def outputs_shape(self) -> tuple[int, int]:
         """(m, o) of outputs on the training points."""
         m = self.kernels[0].shape[0]
-        return m, self.y.size // m
+        return m, math.prod(self.shape) // m
 
     def factors(self, a: Array) -> tuple[Array, Array]:
         """What multiplies f_0, and what multiplies each layer's Θ_0 w."""
@@ -137,8 +143,8 @@ class Wide:
 
     def slope(self, loss: Loss, fx: Array, y: Array) -> Array:
         """∂L/∂f, (m, o), from outputs (m, o) of the samples with labels `y`."""
-        f = _axes.restore(fx, (), y.shape, self.trace_axes)
-        return _axes.flatten(jax.grad(loss)(f, y), self.trace_axes)
+        f = _axes.restore(fx, (), y.shape[:1] + self.shape[1:], self.trace_axes)
+        return _axes.flatten(jax.grad(loss)(f, self.labels(y)), self.trace_axes)
 
     def test_kernels(self, k_test_train: Any) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """The kernels between test and training points as matrices, and the shape of the test outputs."""
@@ -149,7 +155,7 @@ class Wide:
                 "`k_test_train` must be given as `k_train_train` is: one kernel, or a mapping from the same layer names."
             )
         arrays = [as_own(named[layer], self.y.dtype) for layer in layers]
-        shapes = {_axes.test_shape(k.shape, self.y.shape, self.trace_axes) for k in arrays}
+        shapes = {_axes.test_shape(k.shape, self.shape, self.trace_axes) for k in arrays}
         if len(shapes) > 1:
             raise ValueError(
                 f"`k_test_train` has kernels for outputs of shapes {sorted(shapes)}; each layer needs the same test points."
@@ -177,18 +183,6 @@ class Wide:
             scale_velocity=own(state.scale_velocity, scale),
             weights_velocity=own(state.weights_velocity, weights),
         )
-
-
-class PredictFnState(Protocol):
-    """`predict_fn(t, fx_train_or_state_0, fx_test_0, k_test_train)`, as neural_tangents' for an ODEState."""
-
-    def __call__(
-        self,
-        t: ArrayLike | None = None,
-        fx_train_or_state_0: Any = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: Any = None,
-    ) -> Any: ...
 
 
 class Advance(Protocol):
@@ -231,11 +225,11 @@ def evolve(
     velocity = Point(
         filled(state.scale_velocity, 0.0, scale), filled(state.weights_velocity, 0.0, weights)
     )
-    f0 = _axes.flatten(jnp.broadcast_to(state.fx_train_0, net.y.shape), net.trace_axes)
+    f0 = _axes.flatten(jnp.broadcast_to(state.fx_train_0, net.shape), net.trace_axes)
     points, velocities, age, status = advance(
         net, settings, times.reshape(-1), point, velocity, f0, state.age
     )
-    fx_train, fx_test = seen(state.fx_train_0, net.kernels, net.y.shape), None
+    fx_train, fx_test = seen(state.fx_train_0, net.kernels, net.shape), None
     if k_test_train is not None and test_shape is not None:
         fx_test = seen(state.fx_test_0, k_test_train, test_shape)
     kept = jax.tree.map(
@@ -248,69 +242,6 @@ def evolve(
 def program(make: Callable[..., Advance], *options: Hashable) -> Callable[..., Any]:
     """`evolve` compiled for `make(*options)`: kept for equal options, and freed with what it compiled."""
     return jax.jit(partial(evolve, make(*options)), static_argnums=5)
-
-
-def predictor(
-    net: Wide,
-    settings: Any,
-    clock: Callable[[Any, Any], Any],
-    run: Callable[..., Any],
-    finished: Callable[[Any, Any], Any],
-) -> PredictFnState:
-    """The `predict_fn` of neural-tangents' conventions around the program that advances the state.
-
-    `clock(t, age)` checks t and turns it into what the program counts in; `finished(value, status)` is the
-    value, or an error that says why it is none.
-    """
-
-    @checked(
-        t=anything(),
-        fx_train_or_state_0=either(optional(array()), instance(State, "a State")),
-        fx_test_0=optional(array()),
-        k_test_train=optional(by_layer(kernel())),
-    )
-    def predict_fn(
-        t: ArrayLike | None = None,
-        fx_train_or_state_0: Any = 0.0,
-        fx_test_0: ArrayLike | None = None,
-        k_test_train: Any = None,
-    ) -> Any:
-        given = isinstance(fx_train_or_state_0, State)
-        if given and fx_test_0 is not None:
-            raise ValueError("`fx_test_0` is part of the `State`; leave it None.")
-        state = fx_train_or_state_0 if given else State(fx_train_or_state_0, fx_test_0)
-        check_request(state.fx_train, state.fx_test, k_test_train)
-
-        def outputs(name: str, first: Any, now: Any, shape: tuple[int, ...]) -> Any:
-            """f at initialization, of the given shape or a number."""
-            found = as_own(now if first is None else first, net.y.dtype)
-            if found.ndim and found.shape != shape:
-                raise ValueError(
-                    f"`{name}` has shape {found.shape}; it must be a scalar or have shape {shape}."
-                )
-            return found
-
-        now = 0.0 if state.fx_train is None else state.fx_train
-        first = outputs(
-            "fx_train_0" if given else "fx_train_or_state_0", state.fx_train_0, now, net.y.shape
-        )
-        kernels = shape = first_test = None
-        if state.fx_test is not None:
-            kernels, shape = net.test_kernels(k_test_train)
-            first_test = outputs("fx_test_0", state.fx_test_0, state.fx_test, shape)
-        times, age = clock(t, state.age)
-        start = net.start(state)._replace(
-            fx_train=None, fx_test=None, fx_train_0=first, fx_test_0=first_test, age=age
-        )
-        after, status = run(net, settings, times, start, kernels, shape)
-        after = finished(after, status)
-        if given:
-            return after._replace(fx_train_0=first, fx_test_0=first_test)
-        if state.fx_test is None:
-            return after.fx_train
-        return after.fx_test if fx_train_or_state_0 is None else (after.fx_train, after.fx_test)
-
-    return predict_fn
 
 
 def wide_network(
@@ -345,9 +276,13 @@ def wide_network(
         layers, given = None, [k_train_train]
     dtype = float_dtype(*given, y_train)
     y = as_own(y_train, dtype)
-    traced = _axes.canonical(trace_axes, y.shape)
-    kernels = tuple(positive_kernel(as_array(k, dtype), y.shape, traced) for k in given)
-    return Wide(kernels, y, layers, check_degree(1 if degree is None else degree), l2_from, traced)
+    known = y_train if hasattr(y_train, "dtype") or is_traced(y_train) else np.asarray(y_train)
+    whole = y.ndim == 1 and jnp.issubdtype(getattr(known, "dtype", dtype), jnp.integer)
+    shape = y.shape + np.shape(given[0])[2::2] if whole else y.shape
+    traced = _axes.canonical(trace_axes, shape)
+    kernels = tuple(positive_kernel(as_array(k, dtype), shape, traced) for k in given)
+    k = check_degree(1 if degree is None else degree)
+    return Wide(kernels, y, layers, k, l2_from, traced, shape, whole)
 
 
 def positive_kernel(k: Any, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]) -> Array:

@@ -17,7 +17,7 @@ from ntkdecay._checks import array, checked, function, number, tree
     apply_fn=function("of parameters and inputs"), params=tree(), x=array(), tolerance=number(low=0)
 )
 def is_scale_invariant(
-    apply_fn: Callable[[Any, Array], Array], params: Any, x: ArrayLike, *, tolerance: float = 1e-3
+    apply_fn: Callable[[Any, Array], Any], params: Any, x: ArrayLike, *, tolerance: float = 1e-3
 ) -> tuple[bool, float]:
     r"""Whether f(cθ) = f(θ), by how far f moves when θ does so along itself and in length.
 
@@ -49,7 +49,7 @@ def is_scale_invariant(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _residual(apply_fn: Callable[[Any, Array], Array], params: Any, x: Array) -> Array:
+def _residual(apply_fn: Callable[[Any, Array], Any], params: Any, x: Array) -> Array:
     def at(c: float) -> Array:
         return apply_fn(jax.tree.map(lambda p: c * p, params), x)
 

@@ -13,7 +13,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ import numpy as np
 
 from ntkdecay._arrays import own
 from ntkdecay._commit import source
+from ntkdecay._warn import warn
 from ntkdecay.training import _engine, _store
 from ntkdecay.training._plan import Plan
 from ntkdecay.training._problem import Data, Problem, start
@@ -165,9 +165,8 @@ class Store:
         try:
             _store.write(path, arrays, meta)
         except OSError as error:
-            warnings.warn(
-                f"`store` could not be written to ({self.folder}: {error.strerror}): this run is not kept.",
-                stacklevel=4,
+            warn(
+                f"`store` could not be written to ({self.folder}: {error.strerror}): this run is not kept."
             )
 
     def tidy(self) -> None:
@@ -238,9 +237,7 @@ def reading(folder: Path, pattern: str, use: Callable[[list[Shard]], Any]) -> An
             with contextlib.ExitStack() as stack:
                 return use(list(_opened(folder, pattern, stack, bad)))
         except Damaged as damaged:
-            warnings.warn(
-                f"{damaged.path} cannot be read and counts as absent ({damaged}).", stacklevel=5
-            )
+            warn(f"{damaged.path} cannot be read and counts as absent ({damaged}).")
             bad.add(damaged.path)
 
 

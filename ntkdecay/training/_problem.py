@@ -48,7 +48,7 @@ class Problem(NamedTuple):
     """The functions of a training problem, each told of its cell's values what its signature names."""
 
     init: Callable[..., Any] | None  # None: members start from the data's `params`
-    apply_fn: Callable[..., Array]
+    apply_fn: Callable[..., Any]
     loss: Callable[..., Array]
     optimizer: Callable[..., optax.GradientTransformation]
     augment: Callable[..., tuple[Array, Array]] | None

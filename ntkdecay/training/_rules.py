@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import optax
 
+from ntkdecay._bar import PROGRESS
 from ntkdecay._checks import (
     Rule,
     array,
     either,
-    flag,
     function,
     integer,
     is_traced,
@@ -20,7 +20,6 @@ from ntkdecay._checks import (
     optional,
     path,
     shown,
-    text,
 )
 from ntkdecay.training._metrics import METRICS
 from ntkdecay.training._signatures import required
@@ -120,7 +119,13 @@ class optimizer(Rule):
 AXIS = known(array(ndim=(0, 1), inf=True))
 AXES = {
     "seed": known(array(ndim=(0, 1), integers=True)),
-    "l2": known(array(low=0, ndim=(0, 1), why="it multiplies ‖θ‖²/2 in the loss")),
+    "l2": known(
+        array(
+            low=0,
+            ndim=(0, 1),
+            why="for a schedule of λ the optimizer takes it, as `optimizers.sgd(l2=…)`",
+        )
+    ),
 }
 
 
@@ -241,7 +246,7 @@ OPTIONS = {
     "devices": optional(local_devices()),
     "store": optional(folder()),
     "save_seconds": number(low=0, inf=True),
-    "progress": optional(either(flag(), text())),
+    "progress": PROGRESS,
 }
 """Of what `sweep` and `train` share."""
 

@@ -6,15 +6,17 @@ r"""A grid of runs as one computation.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import numpy as np
 import optax
+import xarray as xr
 from jax import Array
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
+from ntkdecay._bar import title
 from ntkdecay._checks import checked, either, flag
 from ntkdecay.training import _rules
 from ntkdecay.training._dataset import dataset
@@ -42,6 +44,32 @@ class Given(NamedTuple):
         return self.params
 
 
+Function = Callable[..., Any]
+Optimizer = Callable[..., optax.GradientTransformation]
+Grid = Mapping[str, Sequence[float] | np.ndarray]
+Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
+Folder = str | os.PathLike[str]
+Steps = int | Sequence[int] | np.ndarray
+
+
+@overload
+def sweep(
+    init: Function, apply_fn: Function, loss: Function, optimizer: Optimizer, grid: Grid, x: ArrayLike, y: ArrayLike, *,
+    steps: float | Function, record: Steps = 100, x_test: ArrayLike | None = None, y_test: ArrayLike | None = None,
+    batch_size: int | None = None, augment: Augment | None = None, metrics: Metrics | None = None,
+    eval_batch_size: int | None = None, members_per_batch: int | None = None, devices: Sequence[Any] | None = None,
+    store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[False] = False,
+    progress: str | bool | None = None,
+) -> xr.Dataset: ...  # fmt: skip
+@overload
+def sweep(
+    init: Function, apply_fn: Function, loss: Function, optimizer: Optimizer, grid: Grid, x: ArrayLike, y: ArrayLike, *,
+    steps: float | Function, record: Steps = 100, x_test: ArrayLike | None = None, y_test: ArrayLike | None = None,
+    batch_size: int | None = None, augment: Augment | None = None, metrics: Metrics | None = None,
+    eval_batch_size: int | None = None, members_per_batch: int | None = None, devices: Sequence[Any] | None = None,
+    store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[True],
+    progress: str | bool | None = None,
+) -> tuple[xr.Dataset, Any]: ...  # fmt: skip
 @checked(
     init=_rules.takes("key"),
     apply_fn=_rules.APPLY_FN,
@@ -58,29 +86,29 @@ class Given(NamedTuple):
     **_rules.OPTIONS,
 )
 def sweep(
-    init: Callable[..., Any],
-    apply_fn: Callable[..., Array],
-    loss: Callable[..., Array],
-    optimizer: Callable[..., optax.GradientTransformation],
-    grid: Mapping[str, Sequence[float] | np.ndarray],
+    init: Function,
+    apply_fn: Function,
+    loss: Function,
+    optimizer: Optimizer,
+    grid: Grid,
     x: ArrayLike,
     y: ArrayLike,
     *,
-    steps: float | Callable[..., ArrayLike],
-    record: int | Sequence[int] | np.ndarray = 100,
+    steps: float | Function,
+    record: Steps = 100,
     x_test: ArrayLike | None = None,
     y_test: ArrayLike | None = None,
     batch_size: int | None = None,
-    augment: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None,
+    augment: Augment | None = None,
     metrics: Metrics | None = None,
     eval_batch_size: int | None = None,
     members_per_batch: int | None = None,
     devices: Sequence[Any] | None = None,
-    store: str | os.PathLike[str] | None = None,
+    store: Folder | None = None,
     save_seconds: float = 10.0,
     return_params: bool = False,
     progress: str | bool | None = None,
-) -> Any:
+) -> xr.Dataset | tuple[xr.Dataset, Any]:
     r"""Train every member of a grid in one compiled program.
 
     .. math:: \theta_{s+1} = \theta_s + \mathrm{update}\!\left(\nabla L(\theta_s; B_s) + \lambda\theta_s\right)
@@ -156,16 +184,16 @@ def sweep(
         batch_size,
         eval_batch_size,
     )
-    title = progress if isinstance(progress, str) else "" if progress else None
+    name = title(progress)
     on = tuple(jax.local_devices() if devices is None else devices)
-    silent = title is None or jax.process_index() > 0
+    silent = name is None or jax.process_index() > 0
     with tqdm(
-        total=int(plan.budget.sum()), desc=title, unit="step", unit_scale=True, disable=silent
+        total=int(plan.budget.sum()), desc=name, unit="step", unit_scale=True, disable=silent
     ) as bar:
-        how = How(on, members_per_batch, store, save_seconds, return_params, title, bar)
+        how = How(on, members_per_batch, store, save_seconds, return_params, name, bar)
         found, params, keys = trained(problem, data, plan, how)
     attributes = {
-        "title": title or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
+        "title": name or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
     }  # fmt: skip
     result = dataset(axes, found, attributes, keys)
     if not return_params:

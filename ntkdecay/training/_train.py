@@ -42,7 +42,7 @@ class Run(NamedTuple):
     **_rules.OPTIONS,
 )
 def train(
-    apply_fn: Callable[..., Array],
+    apply_fn: Callable[..., Any],
     params: Any,
     loss: Callable[..., Array],
     x: ArrayLike,

@@ -97,6 +97,9 @@ def test_a_memory_bound_chooses_the_tile(capsys):
     np.testing.assert_allclose(tiled, whole, rtol=1e-12, atol=1e-13)
     bar = capsys.readouterr().err
     assert "kernel: 100%" in bar and "1/1 " not in bar
+    for progress in (True, False):
+        empirical_ntk(plain, params, x, max_bytes=400_000, progress=progress)
+        assert bool(capsys.readouterr().err) == progress
 
 
 def test_the_tiles_are_dealt_to_all_devices():
@@ -145,7 +148,7 @@ def test_a_network_that_the_rules_cannot_read_has_the_jacobian_and_says_so_once(
         for _ in range(2):
             k = empirical_ntk(f, w, X1, trace_axes=())
             np.testing.assert_allclose(k, expected, rtol=1e-12, atol=1e-13)
-    assert len(said) == 1
+    assert [warning.filename for warning in said] == [__file__]
 
 
 def test_a_network_is_tried_under_jit_too():

@@ -44,6 +44,13 @@ def peak_time(other=False):
     return Call(predict.peak_time, arguments, ("y_train", "fx_train_0"))
 
 
+@call("predict.max_learning_rate")
+def max_learning_rate(other=False):
+    k, _, y, _ = data(other)
+    arguments = {"k_train_train": k, "y_train": y, "momentum": 0.5 + 0.1 * other, "l2": 0.1 + other}
+    return Call(predict.max_learning_rate, arguments, ("y_train",))
+
+
 @call("predict.gradient_descent_mse")
 def gradient_descent_mse(other=False):
     return Call(predict.gradient_descent_mse, learned(other), ("k_train_train", "y_train"))
@@ -94,6 +101,7 @@ def product(other=False):
 
 EXEMPT["predict.EnsembleFn"] = "made by `gradient_descent_mse_ensemble` alone"
 EXEMPT["predict.PredictFn"] = "the predictors of `gradient_descent_mse`, made by it alone"
+EXEMPT["predict.PredictFnState"] = "those of `gradient_descent` and `sgd`, likewise"
 EXEMPT["predict.Gaussian"] = RESULT
 EXEMPT["predict.State"] = "a tree, for vmap of anything: the predictor that is given it looks at it"
 EXEMPT["predict.PiecewiseConstant"] = EXEMPT["predict.State"]

@@ -279,6 +279,8 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path, trained, damage):
             found = digests(short(tmp_path))
         assert found == expected
         said = [str(warning.message) for warning in (*of_load, *of_sweep)]
+        assert {warning.filename for warning in of_load} <= {__file__}
+        assert {warning.filename for warning in of_sweep} <= {script.__file__}
         assert all("counts as absent" in text and "\n" not in text for text in said)
         assert bool(of_sweep) == (len(trained) > 1)
         trained[1:] = []
@@ -320,8 +322,9 @@ def test_a_disk_that_fills_up_costs_the_file_and_not_the_result(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_store, "write", full)
-    with pytest.warns(UserWarning, match="No space left on device"):
+    with pytest.warns(UserWarning, match="No space left on device") as said:
         found, _ = short(tmp_path)
+    assert said[0].filename == script.__file__
     np.testing.assert_array_equal(found["loss"], expected["loss"])
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ntkdecay.training import _engine, accuracy, init_key, sweep, train
+from ntkdecay import training
+from ntkdecay.training import _dataset, _engine, accuracy, init_key, sweep, train
 
 
 @contextlib.contextmanager
@@ -256,7 +257,7 @@ def test_the_optimizer_hears_loss_and_error():
     ("change", "sentence"),
     [
         ({"grid": {"l2": [-1.0]}}, r"`grid\['l2'\]` is \[-1.0\]"),
-        ({"grid": {"l2": [optax.linear_schedule(0.1, 0.2, 3)]}}, r"`grid\['l2'\]` is a list; it must be an array"),
+        ({"grid": {"l2": [optax.linear_schedule(0.1, 0.2, 3)]}}, r"`grid\['l2'\]` is a list; it must be .* for a schedule of λ"),
         ({"grid": {"l2": [float("nan")]}}, r"`grid\['l2'\]`"),
         ({"grid": {"l2": [[1.0]]}}, r"`grid\['l2'\]` has shape"),
         ({"grid": {"l2": []}}, r"`grid\['l2'\]` is empty"),
@@ -302,6 +303,11 @@ def test_bad_input_gets_one_sentence(change, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence) as caught:
         sweep(**(ordinary | change))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_measured_is_told_with_its_name():
+    for name in training.METRICS:
+        assert f"`{name}`" in (training.__doc__ or "") and _dataset.ATTRIBUTES[name][0]
 
 
 def test_a_factory_is_no_optimizer_and_a_schedule_no_l2():
