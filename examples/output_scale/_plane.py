@@ -99,12 +99,13 @@ SIZES: dict[str, Any] = dict(
 
 PAPER_PLANE = PlaneOptions(**SIZES, alphas=powers(-6, 12))
 """The paper's sizes on a finer grid, whose ends the paper does not print."""
-DESK_SIZES: dict[str, Any] = dict(
-    data="mnist", test_samples=10_000, pooled=2, width=128, seeds=(0, 1, 2)
-)
+DESK_SIZES: dict[str, Any] = dict(data="mnist", test_samples=10_000, pooled=2, seeds=(0, 1, 2))
 """MNIST at half its resolution, and three seeds."""
 DESK_PLANE = PlaneOptions(
-    **DESK_SIZES, highest=1e2, alphas=(1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e8, 1e10)
+    **DESK_SIZES,
+    learning_rates=powers(-9, 14, 0.5),
+    highest=1e2,
+    alphas=(1e-6, 1e-4, 1e-2, 1.0, 1e4, 1e8, 1e12),
 )
 
 
@@ -380,21 +381,30 @@ def explain(out: report.Report, why: Mapping[str, str]) -> None:
 def draw(ax, plane: xr.Dataset, values: xr.DataArray, title: str, **style) -> None:
     """A plane as the paper draws it: diverged cells white, where the step is lost to rounding hatched, not trained grey."""
     alpha, rate = (np.log10(plane[name].to_numpy()) for name in ("alpha", "learning_rate"))
-    width, height = np.diff(alpha).mean(), np.diff(rate).mean()
+    left, low = borders(alpha).tolist(), borders(rate).tolist()
 
     def mark(which: str, **how) -> None:
         cells = plane[which].transpose("learning_rate", "alpha").to_numpy()
-        corners = [(alpha[j] - width / 2, rate[i] - height / 2) for i, j in np.argwhere(cells)]
-        patches = [Rectangle(corner, width, height) for corner in corners]
+        patches = [
+            Rectangle((left[j], low[i]), left[j + 1] - left[j], low[i + 1] - low[i])
+            for i, j in np.argwhere(cells)
+        ]
         ax.add_collection(PatchCollection(patches, linewidth=0, **how))
 
     shown = values.where(plane["trained"] & ~plane["diverged"])
     shown = shown.transpose("learning_rate", "alpha").to_numpy()
-    ax.pcolormesh(alpha, rate, shown, shading="nearest", **style)
+    ax.pcolormesh(left, low, shown, **style)
     ax.set_facecolor("0.85")
     mark("diverged", facecolor="white", edgecolor="none")
     mark("lost", facecolor="none", edgecolor="darkgrey", hatch="////")
     ax.set(xlabel="log₁₀ α", ylabel="log₁₀ η", title=title)
+
+
+def borders(middles: np.ndarray) -> np.ndarray:
+    """Where cells of a grid end: half way to the next, one more than there are cells."""
+    inner = (middles[1:] + middles[:-1]) / 2
+    first, last = 2 * middles[0] - inner[0], 2 * middles[-1] - inner[-1]
+    return np.concatenate([[first], inner, [last]])
 
 
 MARKS = "white: diverged, hatched: step lost to rounding, grey: not trained"

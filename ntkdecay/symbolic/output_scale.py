@@ -286,7 +286,7 @@ def _edges(alphas=(1e6, 1e8, 1e10), steps=300):
     tolerance=0.01,
     scope="300 steps of seven units, a soft hinge with β = 20, α from 1e6 to 1e10, where 2/λ_max is constant: "
     "there is no fold, as ℓ' is bounded and a step is at most ~η/α times as large as the weights; ∝ α at "
-    "small α too, with another factor: η_edge/α is 5000 at 1e-6; of 64 units on digits it is 10 to 32 from "
+    "small α too, with another factor: η_edge/α is 5000 at 1e-6; of 64 units on digits it is 10 to 100 from "
     "1e-6 to 1e12",
 )
 def edge_of_divergence(claim):
