@@ -48,7 +48,7 @@ def main(options: Options) -> None:
     for color, w_std in zip(colors(len(options.w_std)), options.w_std, strict=True):
         line = accuracy.sel(w_std=w_std, l2=l2).dropna("step")[1:]
         axes[0].semilogx(line["step"] / options.epoch, line, color=color, label=f"σ_w = {w_std:g}")
-    axes[0].set(xlabel="epochs", ylabel="test accuracy", title=f"(a) λ = {l2:g}, T = {epochs(l2):g} epochs")  # fmt: skip
+    axes[0].set(xlabel="epochs", ylabel="test accuracy", title=f"(a) λ = {l2:g}, T = {epochs(l2):.0f} epochs")  # fmt: skip
     apart = {}
     for i, l2 in enumerate(options.l2):
         member = accuracy.sel(l2=l2).dropna("step")
