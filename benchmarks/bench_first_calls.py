@@ -36,6 +36,11 @@ T = np.array([1.0, 10.0])
 INIT, APPLY, KERNEL = stax.serial(
     *[stax.Dense(64, b_std=None), stax.Relu()] * 2, stax.Dense(OUTPUTS, b_std=None)
 )
+CONV = stax.Conv(16, (3, 3), padding="SAME", b_std=None)
+INIT_CNN, APPLY_CNN, _ = stax.serial(
+    *[CONV, stax.Relu()] * 2, stax.Flatten(), stax.Dense(OUTPUTS, b_std=None)
+)
+IMAGES = RNG.normal(size=(32, 8, 8, 1))
 THEIRS = tuple(map(jnp.asarray, (START, START_TEST, K_TEST)))
 
 
@@ -77,7 +82,7 @@ def their_ensemble():
 
 
 def params():
-    return INIT(jax.random.key(0), X.shape)[1]
+    return [INIT(jax.random.key(0), X.shape)[1], INIT_CNN(jax.random.key(0), IMAGES.shape)[1]]
 
 
 CALLS = {  # ours, theirs, and what both are given
@@ -97,12 +102,16 @@ CALLS = {  # ours, theirs, and what both are given
         lambda: KERNEL(X, X_TEST, "ntk"),
     ),
     "kernels.analytic": (
-        lambda: kernels.analytic(APPLY, PARAMS, X, X_TEST, variances={"*": 1.0}),
+        lambda: kernels.analytic(APPLY, PARAMS[0], X, X_TEST, variances={"*": 1.0}),
         lambda: KERNEL(X, X_TEST, "ntk"),
     ),
     "kernels.empirical_ntk": (
-        lambda: kernels.empirical_ntk(APPLY, PARAMS, X, X_TEST),
-        lambda: jax.jit(nt.empirical_ntk_fn(APPLY))(X, X_TEST, PARAMS),
+        lambda: kernels.empirical_ntk(APPLY, PARAMS[0], X, X_TEST),
+        lambda: jax.jit(nt.empirical_ntk_fn(APPLY))(X, X_TEST, PARAMS[0]),
+    ),
+    "kernels.empirical_ntk, CNN": (
+        lambda: kernels.empirical_ntk(APPLY_CNN, PARAMS[1], IMAGES, IMAGES[:8]),
+        lambda: jax.jit(nt.empirical_ntk_fn(APPLY_CNN))(IMAGES, IMAGES[:8], PARAMS[1]),
     ),
 }
 SIDES = ("ntkdecay", "neural-tangents")
