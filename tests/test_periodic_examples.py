@@ -157,9 +157,16 @@ def test_the_error_is_lower_where_there_are_periods_than_at_both_ends_beyond_cha
 
 def test_a_gain_within_two_standard_errors_decides_nothing():
     fig20 = script("fig20")
-    assert fig20.lower(0.3, 0.1) is True and fig20.lower(-0.3, 0.1) is False
-    assert fig20.lower(0.1, 0.1) is None and fig20.lower(0.3, np.nan) is None
-    np.testing.assert_allclose(fig20.standard_error(np.array([1.0, 3.0] * 8), 4), 0.5164, rtol=1e-3)  # fmt: skip
+    assert fig20.gain(np.array([0.2, 0.3, 0.4])).above is True
+    assert fig20.gain(np.array([-0.2, -0.3, -0.4])).above is False
+    assert fig20.gain(np.array([-0.2, 0.3, 0.4])).above is None
+    assert fig20.gain(np.array([0.3])).above is None
+    np.testing.assert_allclose(fig20.gain(np.array([1.0, 3.0, 5.0])), (3, 2 / 3**0.5))
+    right, wrong = np.array([[0.9, 0.1]]), np.array([[0.2, 0.8]])
+    a = fig20.Minima(np.arange(3), np.zeros((3, 1)), np.stack([right, right, wrong]))
+    b = fig20.Minima(np.arange(2), np.zeros((2, 1)), np.stack([wrong, right]))
+    np.testing.assert_array_equal(fig20.paired(a, b, np.array([0])), [0, 0])
+    np.testing.assert_array_equal(fig20.paired(a, b, np.array([1])), [1, 1])
 
 
 def test_a_step_on_the_sphere_keeps_the_norm_and_the_direction_of_the_step():
