@@ -8,6 +8,8 @@ optimizers, with G_t² in v (7), have the effective learning rate η/(√v + ε)
 where √v = ε, and η/ε above it, where they have stopped to adapt (8).
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -31,6 +33,16 @@ from ntkdecay._pieces import guarded, piece, transformation
 from ntkdecay.output_scale._loss import ALPHA
 
 RATE = either(number(low=0), function("of the step"))
+SHARE, SIZE = number(low=0, high=1), number(low=0)
+RMS = dict(
+    alpha=ALPHA,
+    decay=SHARE,
+    eps=SIZE,
+    initial_scale=SIZE,
+    eps_in_sqrt=flag(),
+    bias_correction=flag(),
+)
+ADAM = dict(alpha=ALPHA, b1=SHARE, b2=SHARE, eps=SIZE, eps_root=SIZE, nesterov=flag())
 
 
 @checked(optimizer=transformation(), alpha=ALPHA)
@@ -63,14 +75,17 @@ def _rescaled(optimizer: Any, alpha: Any) -> Any:
     return optax.chain(optax.scale(alpha), optimizer, optax.scale(1 / alpha))
 
 
-@checked(
-    alpha=ALPHA,
-    decay=number(low=0, high=1),
-    eps=number(low=0),
-    initial_scale=number(low=0),
-    eps_in_sqrt=flag(),
-    bias_correction=flag(),
-)
+@cache
+def _of(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes an optimizer of optax, rescaled; the same function each time, which `piece` keeps programs of."""
+
+    def made(alpha: Any, **options: Any) -> Any:
+        return _rescaled(make(**options), alpha)
+
+    return made
+
+
+@checked(**RMS)
 def scale_by_rescaled_rms(
     alpha: Scalar,
     decay: ArrayLike = 0.999,
@@ -97,7 +112,7 @@ def scale_by_rescaled_rms(
     >>> optimizer = optax.chain(output_scale.scale_by_rescaled_rms(100.0), optax.scale(-1e-3))
     """
     return piece(
-        _scale_by_rms,
+        _of(optax.scale_by_rms),
         alpha=alpha,
         decay=decay,
         eps=eps,
@@ -107,21 +122,7 @@ def scale_by_rescaled_rms(
     )
 
 
-def _scale_by_rms(alpha: Any, **options: Any) -> Any:
-    return _rescaled(optax.scale_by_rms(**options), alpha)
-
-
-@checked(
-    learning_rate=RATE,
-    alpha=ALPHA,
-    decay=number(low=0, high=1),
-    eps=number(low=0),
-    initial_scale=number(low=0),
-    eps_in_sqrt=flag(),
-    momentum=optional(number()),
-    nesterov=flag(),
-    bias_correction=flag(),
-)
+@checked(learning_rate=RATE, momentum=optional(number()), nesterov=flag(), **RMS)
 def rescaled_rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     alpha: Scalar,
@@ -148,7 +149,7 @@ def rescaled_rmsprop(
     >>> optimizer = output_scale.rescaled_rmsprop(1e-3, alpha=100.0)
     """
     return piece(
-        _rmsprop,
+        _of(optax.rmsprop),
         learning_rate=learning_rate,
         alpha=alpha,
         decay=decay,
@@ -161,18 +162,7 @@ def rescaled_rmsprop(
     )
 
 
-def _rmsprop(alpha: Any, **options: Any) -> Any:
-    return _rescaled(optax.rmsprop(**options), alpha)
-
-
-@checked(
-    alpha=ALPHA,
-    b1=number(low=0, high=1),
-    b2=number(low=0, high=1),
-    eps=number(low=0),
-    eps_root=number(low=0),
-    nesterov=flag(),
-)
+@checked(**ADAM)
 def scale_by_rescaled_adam(
     alpha: Scalar,
     b1: ArrayLike = 0.9,
@@ -197,23 +187,17 @@ def scale_by_rescaled_adam(
     >>> optimizer = optax.chain(output_scale.scale_by_rescaled_adam(100.0), optax.scale(-1e-3))
     """
     return piece(
-        _scale_by_adam, alpha=alpha, b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov
+        _of(optax.scale_by_adam),
+        alpha=alpha,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        nesterov=nesterov,
     )
 
 
-def _scale_by_adam(alpha: Any, **options: Any) -> Any:
-    return _rescaled(optax.scale_by_adam(**options), alpha)
-
-
-@checked(
-    learning_rate=RATE,
-    alpha=ALPHA,
-    b1=number(low=0, high=1),
-    b2=number(low=0, high=1),
-    eps=number(low=0),
-    eps_root=number(low=0),
-    nesterov=flag(),
-)
+@checked(learning_rate=RATE, **ADAM)
 def rescaled_adam(
     learning_rate: optax.ScalarOrSchedule,
     alpha: Scalar,
@@ -230,7 +214,7 @@ def rescaled_adam(
     >>> optimizer = output_scale.rescaled_adam(1e-3, alpha=100.0)
     """
     return piece(
-        _adam,
+        _of(optax.adam),
         learning_rate=learning_rate,
         alpha=alpha,
         b1=b1,
@@ -239,10 +223,6 @@ def rescaled_adam(
         eps_root=eps_root,
         nesterov=nesterov,
     )
-
-
-def _adam(alpha: Any, **options: Any) -> Any:
-    return _rescaled(optax.adam(**options), alpha)
 
 
 @checked(updates=tree(), gradient=tree())
