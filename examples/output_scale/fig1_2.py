@@ -53,7 +53,7 @@ class Scales(Options):
 
 
 QUICK = Scales()
-DESK = Scales(**DESK_SIZES, samples=1000)
+DESK = Scales(**DESK_SIZES, samples=500)
 PAPER = dataclasses.replace(Scales(**SIZES), steps=100, alphas=powers(-4, 12, 0.5))
 
 

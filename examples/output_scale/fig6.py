@@ -41,7 +41,7 @@ class Cut(Options):
 
 
 QUICK = Cut()
-DESK = Cut(**DESK_SIZES, samples=500, steps=500)
+DESK = Cut(**DESK_SIZES, steps=500)
 PAPER = Cut(**SIZES)
 
 
