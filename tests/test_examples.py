@@ -393,3 +393,11 @@ def test_s11_writes_its_picture_and_claims(tmp_path):
 @pytest.mark.slow
 def test_s12_writes_its_picture_and_claims(tmp_path):
     run_tiny("s12", tmp_path, ["s12"], **WRN, w_std=(1.0, 2.0), l2=(0.1,), scale=0.2)
+
+
+def test_figure_5_refuses_an_unstable_learning_rate_before_it_trains(monkeypatch):
+    fig5 = script("fig5")
+    monkeypatch.setattr(fig5.kernels, "empirical_ntk", lambda *_: 3.99 * np.eye(8))
+    options = fig5.Options(samples=8, kernel_width=16, learning_rate=100.0)
+    with pytest.raises(ValueError, match=r"`learning_rate` is 100.0, .* 2/\(γ \+ λ\) = 0.5, γ"):
+        fig5.training_loss(None, None, options)

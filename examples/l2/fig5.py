@@ -136,6 +136,13 @@ def training_loss(ax, out: report.Report, options: Options):
     init, apply_fn, _ = network(options.kernel_width)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), init(key, x.shape)[1])
     kernel = kernels.empirical_ntk(apply_fn, params, x.astype(np.float64))
+    limit = float(predict.max_learning_rate(kernel, y, l2=options.l2, reduction="sum"))
+    unstable = (
+        f"`learning_rate` is {options.learning_rate}, and training diverges; it must be below 2/(γ + λ) = {limit:.2g}, "
+        "γ the kernel's largest eigenvalue"
+    )
+    if options.learning_rate >= limit:
+        raise ValueError(unstable)
 
     losses, runs = {}, {}
     for width, width_key in zip(options.widths, keys, strict=True):
@@ -160,10 +167,7 @@ def training_loss(ax, out: report.Report, options: Options):
             .to_numpy()
         )
     if not all(np.isfinite(run).all() for run in runs.values()):
-        raise ValueError(
-            f"`learning_rate` is {options.learning_rate}, and training diverges; it must be below 2/(γ + λ), "
-            "γ the kernel's largest eigenvalue"
-        )
+        raise ValueError(unstable)
     start = jnp.asarray(runs[options.widths[-1]][0], jnp.float64)
     for label, degree in DEGREE.items():
         predict_fn = predict.gradient_descent_mse(

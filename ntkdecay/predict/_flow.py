@@ -175,7 +175,9 @@ def gradient_descent(
             after, (status, left) = program(_flow, loss, solver, max_steps, "explicit")(*arguments)
         except Differentiated:
             status = None
-        if status is None or is_traced(status):  # within a program, or of a loss that has captured a traced number
+        if status is None or is_traced(
+            status
+        ):  # within a program, or of a loss that has captured a traced number
             return program(_flow, loss, solver, max_steps, "whole")(*arguments)
         if status != PRESSED:
             return after, status
