@@ -150,6 +150,15 @@ def cnn(
 
     Raises:
         ValueError: if a size is not positive; from `init` and `apply` if images are too small.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import networks
+    >>> network = networks.cnn(batch_norm=True, filters=4, dense=8, pool=2)
+    >>> x = jnp.zeros((2, 8, 8, 1))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     fields = (outputs, batch_norm, filters, dense, pool, bias, epsilon)
     return _network(_CNN, fields, math.sqrt(2))
@@ -173,6 +182,15 @@ def wide_resnet(
 
     Raises:
         ValueError: if `depth` is another number or a size is not positive.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import networks
+    >>> network = networks.wide_resnet(depth=10, width=1)
+    >>> x = jnp.zeros((2, 8, 8, 3))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)
+    >>> sum(p.size for p in jax.tree.leaves(params))
+    77850
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:

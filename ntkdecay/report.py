@@ -126,7 +126,13 @@ class Claim(NamedTuple):
 
 @checked(claims=sequence(instance(Claim, "a Claim"), empty=True))
 def tally(claims: list[Claim]) -> str:
-    """How many hold, of those that can be decided: the paper's, then the project's own."""
+    """How many hold, of those that can be decided: the paper's, then the project's own.
+
+    >>> from ntkdecay import report
+    >>> claims = [report.Claim("λ decays", expected="1/2", measured="0.4", holds=None)]
+    >>> report.tally(claims)
+    "0 of 0 of the paper's claims hold, 1 not decidable"
+    """
     parts = []
     for whose, ours in (("the paper's", False), ("ntkdecay's own", True)):
         verdicts = [claim.holds for claim in claims if claim.ours == ours]
@@ -396,7 +402,12 @@ def _preset_of(path: Path) -> Preset | None:
 
 @checked(count=integer(low=1))
 def colors(count: int) -> np.ndarray:
-    """As many colours, from dark to light, (count, 4)."""
+    """As many colours, from dark to light, (count, 4).
+
+    >>> from ntkdecay import report
+    >>> len(report.colors(3))
+    3
+    """
     with extra("examples"):
         import matplotlib.pyplot as plt
 

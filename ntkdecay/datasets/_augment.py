@@ -89,6 +89,14 @@ def mixup(
 
     Returns:
         Images and labels, of the shapes and dtypes that came.
+
+    >>> import jax
+    >>> from ntkdecay import datasets
+    >>> digits = datasets.load("digits")
+    >>> labels = datasets.one_hot(digits.y_train[:4])
+    >>> images, mixed = datasets.mixup(jax.random.key(0), digits.x_train[:4], labels, alpha=0.2)
+    >>> mixed.sum(axis=1).tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
     x, y = given(images), given(labels)
     if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -104,6 +104,14 @@ def analytic(
         TypeError: if an input is not floating.
         ValueError: where the program is not understood, with its line; for parameters that are no
             independent entries of mean 0; if the check fails.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import kernels
+    >>> def f(w, x):
+    ...     return x @ w
+    ...
+    >>> kernels.analytic(f, jnp.ones((2, 1)), jnp.array([[3.0, 4.0]]), get="nngp", variances=0.5).round(3).tolist()
+    [[12.5]]
     """
     check_dtypes((), x1=x1, x2=x2)
     a, b = own(x1), None if x2 is None else own(x2)

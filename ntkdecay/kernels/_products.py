@@ -47,6 +47,15 @@ def ntk_vector_product(
 
     Raises:
         TypeError, ValueError: as `empirical_ntk`, and if v is not of the shape of f(x2).
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import kernels
+    >>> def f(w, x):
+    ...     return x @ w
+    ...
+    >>> product = kernels.ntk_vector_product(f, jnp.ones((2, 1)), 2 * jnp.eye(2))
+    >>> product(jnp.array([[1.0], [0.5]])).tolist()
+    [[4.0], [2.0]]
     """
     apart = tile is not None
     f1, f2, out, (a, b) = check_network(apply_fn, params, apart, x1=x1, x2=x2)

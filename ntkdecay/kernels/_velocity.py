@@ -77,6 +77,16 @@ def velocity(
 
     Raises:
         TypeError, ValueError: as `empirical_ntk`, and if the network is not homogeneous.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import kernels
+    >>> def f(params, x):
+    ...     return x @ params[0] @ params[1]
+    ...
+    >>> params = (jnp.eye(2), jnp.ones((2, 1)))
+    >>> velocity = kernels.velocity(f, params, jnp.ones((1, 2)), jnp.sum, l2=0.1, degree=2)
+    >>> velocity.decay.round(3).tolist()  # −2(k − 1)λΘ
+    [[-1.2]]
     """
     apart = vmap_axes == 0
     f, _, out, (batch,) = check_network(apply_fn, params, apart, x=x)

@@ -23,6 +23,12 @@ def sign_consistency(before: ArrayLike, after: ArrayLike) -> Array:
 
     Raises:
         ValueError: if the shapes differ.
+
+    >>> import numpy as np
+    >>> from ntkdecay import output_scale
+    >>> before, after = np.array([1.0, -2.0, 3.0, -4.0]), np.array([0.1, 0.2, 0.3, -0.4])
+    >>> float(output_scale.sign_consistency(before, after))
+    0.75
     """
     same_shape(before=before, after=after)
     return _consistency(jnp.asarray(before), jnp.asarray(after))

@@ -252,6 +252,10 @@ def second_moment(gradient: Any, steps: ArrayLike = 1, decay: ArrayLike = 0.999)
     Args:
         gradient: G, like the parameters.
         steps: t; decay: ρ.
+
+    >>> from ntkdecay import output_scale
+    >>> float(output_scale.second_moment(2.0, steps=1, decay=0.75))
+    1.0
     """
     return _second_moment(gradient, steps, decay)
 

@@ -109,6 +109,15 @@ def gradient_descent_mse_ensemble(
 
     Raises:
         ValueError: as `gradient_descent_mse`, or if `get` or a keyword argument is not understood.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict, stax
+    >>> _, _, kernel_fn = stax.serial(stax.Dense(1, b_std=None), stax.Relu(), stax.Dense(1, b_std=None))
+    >>> x, y = np.eye(2), np.ones((2, 1))
+    >>> predict_fn = predict.gradient_descent_mse_ensemble(kernel_fn, x, y, l2=0.01, degree=2)
+    >>> mean, covariance = predict_fn(10.0, x_test=x[:1], get="ntk", compute_cov=True)
+    >>> mean.shape, covariance.shape
+    ((1, 1), (1, 1))
     """
     (y_train,) = as_float(y_train)
     task = describe(y_train, l2, degree, reduction, learning_rate, "origin", trace_axes)

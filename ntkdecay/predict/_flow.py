@@ -151,6 +151,17 @@ def gradient_descent(
 
     Raises:
         ValueError: as `gradient_descent_mse`; if mappings do not fit each other; if `max_steps` are over.
+
+    >>> import numpy as np
+    >>> import optax
+    >>> from ntkdecay import predict
+    >>> def cross_entropy(fx, y):
+    ...     return optax.softmax_cross_entropy_with_integer_labels(fx, y).mean()
+    ...
+    >>> labels = np.array([0, 1])
+    >>> predict_fn = predict.gradient_descent(cross_entropy, np.eye(2), labels, l2=0.01, degree=2)
+    >>> np.round(predict_fn([1.0, 10.0], np.zeros((2, 2)))[:, 0], 2).tolist()
+    [[0.22, -0.22], [0.9500000000000001, -0.9500000000000001]]
     """
     net = wide_network(k_train_train, y_train, l2, degree, l2_from, trace_axes)
     dtype = net.y.dtype

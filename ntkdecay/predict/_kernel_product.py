@@ -53,6 +53,13 @@ def kernel_vector_product(
 
     Raises:
         TypeError, ValueError: as `ntkdecay.kernels.analytic_kernel`, or if v does not fit.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict, stax
+    >>> _, _, kernel_fn = stax.Dense(1, b_std=None)
+    >>> product = predict.kernel_vector_product(kernel_fn, np.array([[1.0], [2.0]]), tile=1)
+    >>> product(np.array([1.0, 0.5])).tolist()
+    [2.0, 4.0]
     """
     check_dtypes((), x1=x1, x2=x2)  # before JAX would round them
     x1, x2 = jnp.asarray(x1), None if x2 is None else jnp.asarray(x2)

@@ -93,6 +93,15 @@ def sgd(
 
     Raises:
         ValueError: as `gradient_descent`, or if `batches` or `t` is not what is said above.
+
+    >>> import numpy as np
+    >>> from ntkdecay import predict
+    >>> def loss(fx, y):
+    ...     return 0.5 * ((fx - y) ** 2).sum()
+    ...
+    >>> predict_fn = predict.sgd(loss, np.eye(2), np.ones((2, 1)), 0.5, l2=0.01, degree=2)
+    >>> np.round(predict_fn([1, 2, 3])[:, 0, 0], 3).tolist()
+    [0.498, 0.74, 0.859]
     """
     shapes = dict.fromkeys(l2, 0.0) if isinstance(l2, Mapping) else 0.0
     net = wide_network(k_train_train, y_train, shapes, degree, l2_from, trace_axes)

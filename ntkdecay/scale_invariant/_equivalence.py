@@ -155,6 +155,12 @@ def rescaled_adamw(
     Args:
         params: w_0, any pytree of arrays.
         learning_rate: α; weight_decay: λ, decoupled; scale: c > 0; eps: ε >= 0, outside the root.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> start = scale_invariant.rescaled_adamw(jnp.ones(2), learning_rate=0.1, weight_decay=0.5, scale=2.0)
+    >>> start.params.tolist(), float(start.learning_rate), float(start.weight_decay)
+    ([2.0, 2.0], 0.2, 0.25)
     """
     check_product(1.0, TURNS, learning_rate=learning_rate, weight_decay=weight_decay)
     moved = jax.tree.map(lambda w: scale * w, params)

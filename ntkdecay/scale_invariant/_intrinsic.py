@@ -149,6 +149,10 @@ def gamma_path(t: ArrayLike, gamma_0: Scalar, trace: ArrayLike, intrinsic_lr: Sc
 
     Raises:
         ValueError: if the shapes are others.
+
+    >>> from ntkdecay import scale_invariant
+    >>> scale_invariant.gamma_path([0.0, 1e5], 1.0, trace=[2.0], intrinsic_lr=1e-3).round(6).tolist()
+    [1.0, 1000.0]
     """
     times, traces = given(t), given(trace)
     if not is_traced(times) and not np.all(np.diff(times) >= 0):
@@ -188,6 +192,11 @@ def gamma_band(
               + [1, 1 + \varepsilon]\,\frac{\sigma^2}{2\lambda_e}\,(1 - e^{-4\lambda_e t})
 
     Lemma 5.2, (12) of `intrinsic_lr`. Arguments as in `gamma_constant_noise`; epsilon: ε >= 0.
+
+    >>> from ntkdecay import scale_invariant
+    >>> least, most = scale_invariant.gamma_band(1e6, 1.0, sigma2=2.0, epsilon=0.5, intrinsic_lr=1e-3)
+    >>> round(float(least)), round(float(most))
+    (1000, 1500)
     """
     return _gamma_band(t, gamma_0, sigma2, epsilon, intrinsic_lr)
 
@@ -268,6 +277,10 @@ def norm_convergence_time(
 
     Raises:
         ValueError: for numbers outside these ranges, or Kλ_e >= 1.
+
+    >>> from ntkdecay import scale_invariant
+    >>> round(float(scale_invariant.norm_convergence_time(1e6, 1e-3, sigma2=2.0)))
+    2878
     """
     check_product(1.0, TURNS, factor=factor, intrinsic_lr=intrinsic_lr)
     return _norm_convergence_time(gamma_0, intrinsic_lr, sigma2, factor, tolerance)

@@ -250,6 +250,11 @@ def jump_times(
     Returns:
         (t_min, t_max) in steps, not rounded: the first t whose step from w_t is a δ-jump is at least
         t_min, and at most the next whole number from t_max on.
+
+    >>> from ntkdecay import scale_invariant
+    >>> earliest, latest = scale_invariant.jump_times(10.0, 1.0, 1.2, delta=1e-3, learning_rate=0.1, l2=0.1)
+    >>> round(float(earliest)), round(float(latest))
+    (38, 93)
     """
     check_interval(least, most, LEAST_MOST)
     # α < 1/2: 2ηλ of it, or 2ηλ − (ηλ)²
@@ -318,6 +323,11 @@ def equilibrium_norm2(
     Args:
         least: ℓ >= 0; most: L; learning_rate: η; l2: λ > 0. All broadcast.
         exact: with 2ηλ − (ηλ)² for 2ηλ: strict, once ρ² is inside.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.equilibrium_norm2(1.0, 2.0, learning_rate=0.1, l2=0.05)
+    >>> round(float(low), 3), round(float(high), 3)
+    (1.0, 2.0)
     """
     check_interval(least, most, LEAST_MOST)
     check_rates(learning_rate, l2)
@@ -357,6 +367,11 @@ def equilibrium_learning_rate(
     .. math:: \sqrt{2\eta\lambda}/L \le \eta/\rho^2 \le \sqrt{2\eta\lambda}/\ell
 
     Remark 3 of `periodic`. Arguments as in `equilibrium_norm2`; only the product ηλ counts.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.equilibrium_learning_rate(1.0, 2.0, learning_rate=0.1, l2=0.05)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.05, 0.1)
     """
     check_interval(least, most, LEAST_MOST)
     check_rates(learning_rate, l2)
@@ -393,6 +408,11 @@ def power_envelope(
 
     Returns:
         ℓ and L for each step; the first, at t_0, has that of the next.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.power_envelope([5.0, 4.0, 1.0])
+    >>> low.tolist(), high.tolist()
+    ([2.0, 2.0, 1.0], [4.0, 4.0, 2.0])
     """
     slope = np.asarray(effective_gradient_norm)
     if not 1 <= valid_from < slope.size:
@@ -444,6 +464,14 @@ def bounds(
 
     Raises:
         ValueError: if the record lacks something, or ℓ > L.
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> gradient_norm = np.array([1.0, 1.1, 0.9, 1.0])
+    >>> norm2 = scale_invariant.norm2_path(1.0, gradient_norm, learning_rate=0.1, l2=0.1)[:-1]
+    >>> record = {"norm2": norm2, "effective_gradient_norm": gradient_norm}
+    >>> scale_invariant.bounds(record, learning_rate=0.1, l2=0.1).attrs["share_inside"]
+    1.0
     """
     norm2, slope = read(record, "norm2", "effective_gradient_norm")
     measured = "cosine_distance" in series(record)

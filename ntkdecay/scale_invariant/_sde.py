@@ -62,6 +62,15 @@ def covariance_root(covariance: Callable[[Array], Array]) -> NoiseRoot:
 
     Args:
         covariance: W̄ ↦ Σ_W̄, symmetric and positive semidefinite, with Σ_W̄ W̄ = 0.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> def covariance(w):  # 4 along the tangent of the circle
+    ...     tangent = jnp.stack([-w[1], w[0]])
+    ...     return 4 * tangent[:, None] * tangent[None]
+    ...
+    >>> scale_invariant.covariance_root(covariance)(jnp.array([1.0, 0.0])).round(6).tolist()
+    [[0.0, 0.0], [0.0, 2.0]]
     """
 
     @checked(direction=DIRECTION)
@@ -94,6 +103,15 @@ def minibatch_root(losses: Callable[[Array], Array], batch_size: int) -> NoiseRo
 
     Returns:
         W̄ ↦ A of shape (d, n).
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> def losses(w):
+    ...     return w**2 / (w @ w)
+    ...
+    >>> root = scale_invariant.minibatch_root(losses, batch_size=2)(jnp.array([0.6, 0.8]))
+    >>> (root @ root.T).round(2).tolist()
+    [[0.29, -0.22], [-0.22, 0.17]]
     """
 
     @checked(direction=DIRECTION)
@@ -162,6 +180,18 @@ def weights_sde(
 
     Raises:
         ValueError: if the loss or the noise is not scale-invariant at w_0, or for bad numbers.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> def noise_root(w):  # along the tangent of the circle
+    ...     return 0.1 * jnp.stack([-w[1], w[0]])[:, None]
+    ...
+    >>> ws = scale_invariant.weights_sde(
+    ...     scale_invariant.toy_loss, noise_root, jnp.array([0.6, 0.8]), [0.0, 1.0, 2.0], learning_rate=0.1, l2=0.01,
+    ...     key=jax.random.key(0))
+    >>> ws.shape
+    (3, 2)
     """
     check_rates(learning_rate, l2)
     start = as_array(w_0, jnp.result_type(given(w_0), float))
@@ -230,6 +260,18 @@ def direction_sde(
 
     Raises:
         ValueError: as `weights_sde`, and if `direction_0` is not of norm 1.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import scale_invariant
+    >>> def noise_root(w):  # along the tangent of the circle
+    ...     return 0.1 * jnp.stack([-w[1], w[0]])[:, None]
+    ...
+    >>> path = scale_invariant.direction_sde(
+    ...     scale_invariant.toy_loss, noise_root, jnp.array([0.6, 0.8]), 1.0, [0.0, 1.0, 2.0], intrinsic_lr=1e-3,
+    ...     key=jax.random.key(0))
+    >>> path.direction.shape, path.gamma.shape
+    ((3, 2), (3,))
     """
     dtype = jnp.result_type(given(direction_0), gamma_0, float)
     direction = as_array(direction_0, dtype)

@@ -185,6 +185,12 @@ def determined_bounds(t: ArrayLike, x_0: ArrayLike, beta: ArrayLike, alpha: Arra
 
     Raises:
         ValueError: if x_0 is not above x*.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.determined_bounds(100, 20.0, beta=1.0, alpha=0.01)
+    >>> x = scale_invariant.sequence(20.0, [1.0] * 100, alpha=0.01)[-1]
+    >>> bool(low <= x <= high)
+    True
     """
     t, x_0, beta, alpha = map(given, (t, x_0, beta, alpha))
     common_shape(t=np.shape(t), x_0=np.shape(x_0), beta=np.shape(beta), alpha=np.shape(alpha))
@@ -223,6 +229,11 @@ def bounding_sequences(
 
     Returns:
         Each of shape (steps + 1, …).
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.bounding_sequences(20.0, 1.0, 4.0, alpha=0.01, steps=500)
+    >>> round(float(low[-1]), 2), round(float(high[-1]), 2)
+    (10.0, 20.0)
     """
     check_interval(least, most, BETWEEN)
     return _bounding_sequences(x_0, least, most, alpha, steps=int(steps))
@@ -249,6 +260,11 @@ def rate_bounds(
 
     Args:
         t: steps; least, most: a <= b; x_0, alpha: as in `sequence`. All broadcast.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.rate_bounds(100, 30.0, 1.0, 4.0, alpha=0.01)
+    >>> round(float(low), 2), round(float(high), 2)
+    (12.65, 23.66)
     """
     check_interval(least, most, BETWEEN)
     return _rate_bounds(t, x_0, least, most, alpha)
@@ -264,7 +280,12 @@ def _rate_bounds(t: Array, x_0: Array, least: Array, most: Array, alpha: Array) 
 
 @checked(least=array(low=0), most=array(low=0), alpha=SHARE)
 def attracts(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> Array:
-    r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out."""
+    r"""Whether α√b/(1 − α) <= √a, the condition of Proposition 5: no term in the interval hops out.
+
+    >>> from ntkdecay import scale_invariant
+    >>> [bool(scale_invariant.attracts(1.0, most, alpha=0.01)) for most in (4.0, 1e5)]
+    [True, False]
+    """
     return _attracts(least, most, alpha)
 
 
@@ -283,6 +304,11 @@ def attracting_interval(least: ArrayLike, most: ArrayLike, alpha: ArrayLike) -> 
 
     Raises:
         ValueError: if that condition fails, or for numbers outside their ranges.
+
+    >>> from ntkdecay import scale_invariant
+    >>> low, high = scale_invariant.attracting_interval(1.0, 4.0, alpha=0.01)
+    >>> float(low), float(high)
+    (10.0, 20.0)
     """
     check_interval(least, most, BETWEEN)
     holds = attracts(least, most, alpha)

@@ -150,6 +150,12 @@ def lyapunov_exponent(
 
     Returns:
         Λ per step.
+
+    >>> import numpy as np
+    >>> from ntkdecay import scale_invariant
+    >>> exponent = scale_invariant.lyapunov_exponent(np.array([1.0, 2.0]), learning_rate=0.1, l2=0.1, steps=100)
+    >>> bool(exponent < 0)  # no chaos
+    True
     """
     z_0 = _start(z_0, learning_rate, l2)
     return _lyapunov_exponent(z_0, learning_rate, l2, int(steps), int(burn_in), loss)

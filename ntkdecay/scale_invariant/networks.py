@@ -90,6 +90,14 @@ def cnn(
         channels: of each convolution.
         pooled: numbers, from 0, of the convolutions before pooling; by default every other.
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay.scale_invariant import networks
+    >>> network, x = networks.cnn(channels=(4, 8), pooled=(0,)), jnp.zeros((2, 8, 8, 1))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     pooled = tuple(range(1, len(channels), 2)) if pooled is None else tuple(pooled)
     if max(pooled, default=0) >= len(channels):
@@ -109,6 +117,14 @@ def fc(
         depth: number of hidden layers.
         norm: "batch", "layer" or "group"; there are no pixels for "instance".
         frozen: `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay.scale_invariant import networks
+    >>> network, x = networks.fc(width=8), jnp.zeros((2, 16))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     if norm == "instance":
         raise ValueError(
@@ -145,6 +161,14 @@ def conv_net(
 
     Raises:
         ValueError: if a size is not positive or `norm` unknown.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay.scale_invariant import networks
+    >>> network, x = networks.conv_net(width=4), jnp.zeros((2, 8, 8, 3))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     fields = (width, 2 * width, 4 * width), (0, 1, 2)
     return _network(
@@ -164,6 +188,14 @@ def pre_resnet(depth: int = 20, outputs: int = 10, *, width: int = 16, **frozen:
         outputs: number of outputs.
         width: channels of the first group; the papers' is 16.
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay.scale_invariant import networks
+    >>> network, x = networks.pre_resnet(depth=8, width=4), jnp.zeros((2, 8, 8, 3))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
@@ -179,6 +211,14 @@ def resnet_18(outputs: int = 10, *, width: int = 64, **frozen: Any) -> Network:
         outputs: number of outputs.
         width: channels of the first group; the paper's is 64.
         frozen: `norm`, `groups`, `epsilon`, `head_norm`, `head_seed`, as in `conv_net`.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay.scale_invariant import networks
+    >>> network, x = networks.resnet_18(width=4), jnp.zeros((2, 8, 8, 3))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0), x)  # or network.init(key, x)
+    >>> jax.eval_shape(network.apply, params, x).shape
+    (2, 10)
     """
     return _network(_ResNet18, (width,), outputs, **frozen)
 

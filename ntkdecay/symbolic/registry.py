@@ -147,16 +147,8 @@ def statement(
 
     The function takes a `Claim`. It returns one residual or any nesting of lists of them: a sympy
     expression that must be identically zero, a truth value that must be true, or a float that
-    must be at most `tolerance`::
-
-        @statement("mine", "Lemma 1", "the norm decays", "n_t == exp(-2*λ*t)*n_0", kind="proof")
-        def norm_decays(claim):
-            λ, t, n_0 = sp.symbols("λ t n_0", positive=True)
-            (n,) = claim.sides(λ, t, n_0, n_t=0)
-            return [sp.diff(n, t) + 2 * λ * n, n.subs(t, 0) - n_0]
-
-    `norm_decays.run()` checks it; `norm_decays.mutate()` alters each of its numbers, signs and
-    exponents and says which alterations the check does not notice.
+    must be at most `tolerance`. `run()` of what is made checks it; `mutate()` alters each of its
+    numbers, signs and exponents and says which alterations the check does not notice.
 
     Args:
         paper, number: where it stands, by the paper's own numbering.
@@ -175,6 +167,17 @@ def statement(
     Raises:
         ValueError: a kind that does not exist, a number that the paper already has, an identity or
             a simulation without a tolerance, a claim that is no formula or has nothing to alter.
+
+    >>> import sympy as sp
+    >>> from ntkdecay.symbolic import statement
+    >>> @statement("mine", "Lemma 1", "the norm decays", "n_t == exp(-2*λ*t)*n_0", kind="proof")
+    ... def norm_decays(claim):
+    ...     λ, t, n_0 = sp.symbols("λ t n_0", positive=True)
+    ...     (n,) = claim.sides(λ, t, n_0, n_t=0)
+    ...     return [sp.diff(n, t) + 2 * λ * n, n.subs(t, 0) - n_0]
+    ...
+    >>> norm_decays.run().holds
+    True
     """
     if (kind == "proof") != (tolerance == 0.0):
         raise ValueError(

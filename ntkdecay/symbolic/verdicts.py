@@ -45,13 +45,25 @@ def positive(expression: Any) -> bool | Undecided:
     """Whether an expression is positive for all values of its symbols: proved, or a point against.
 
     `Undecided` where neither is found: then the statement does not hold, nor is it refuted.
+
+    >>> import sympy as sp
+    >>> from ntkdecay import symbolic
+    >>> x = sp.Symbol("x", real=True)
+    >>> symbolic.positive(x**2 + 1), symbolic.positive(x**2 - 1)
+    (True, False)
     """
     return _signed(expression, "is_positive", lambda value: value <= 0)
 
 
 @checked(expression=_Expression())
 def nonnegative(expression: Any) -> bool | Undecided:
-    """As `positive`, with zero allowed."""
+    """As `positive`, with zero allowed.
+
+    >>> import sympy as sp
+    >>> from ntkdecay import symbolic
+    >>> symbolic.nonnegative(sp.Symbol("x", real=True) ** 2)
+    True
+    """
     return _signed(expression, "is_nonnegative", lambda value: value < 0)
 
 

@@ -43,6 +43,11 @@ def load(store: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
 
     Raises:
         ValueError, TypeError: if there is no such folder.
+
+    >>> import tempfile
+    >>> from ntkdecay import training
+    >>> training.load(tempfile.mkdtemp())  # a store that nothing was written to yet
+    {}
     """
     if not Path(store).is_dir():
         raise ValueError(

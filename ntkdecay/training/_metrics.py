@@ -87,7 +87,13 @@ def has_answers(fx: Array, y: Array) -> bool:
 
 @checked(fx=array(nan=True, inf=True), y=array())
 def accuracy(fx: ArrayLike, y: ArrayLike) -> Array:
-    """Share of right answers: argmax against class numbers (n,) or vectors (n, O), sign against (n, 1) or (n,)."""
+    """Share of right answers: argmax against class numbers (n,) or vectors (n, O), sign against (n, 1) or (n,).
+
+    >>> import numpy as np
+    >>> from ntkdecay import training
+    >>> float(training.accuracy(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1])))
+    0.5
+    """
     fx, y = jnp.asarray(fx), jnp.asarray(y)
     if not has_answers(fx, y):
         raise ValueError(

@@ -106,7 +106,13 @@ def keys(cell: Cell) -> Keys:
 
 @checked(seed=SEED)
 def init_key(seed: int) -> Array:
-    """The key that `sweep` hands to `init` for a seed, to make the same θ_0 outside of it."""
+    """The key that `sweep` hands to `init` for a seed, to make the same θ_0 outside of it.
+
+    >>> import jax
+    >>> from ntkdecay import training
+    >>> jax.random.normal(training.init_key(3), (2,)).shape
+    (2,)
+    """
     return keys({"seed": jnp.asarray(seed)}).init
 
 

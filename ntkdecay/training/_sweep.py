@@ -160,6 +160,21 @@ def sweep(
     Raises:
         ValueError, TypeError: if an argument is not usable, or the program calls back into Python and there is a store.
         MemoryError: if the members of a block do not fit the device; says how many do.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from ntkdecay import training
+    >>> def apply_fn(w, x):
+    ...     return x @ w
+    ...
+    >>> def loss(fx, y):
+    ...     return ((fx - y) ** 2).mean()
+    ...
+    >>> runs = training.sweep(
+    ...     lambda key: jnp.zeros((1, 1)), apply_fn, loss, lambda: optax.sgd(0.1), {"l2": [0.0, 0.5]}, jnp.ones((4, 1)),
+    ...     jnp.ones((4, 1)), steps=50)
+    >>> runs.sel(step=50).norm2.values.round(3).tolist()  # (2/(2 + λ))²
+    [1.0, 0.64]
     """
     given = init.params if isinstance(init, Given) else None
     axes = axes_of(grid)

@@ -84,6 +84,20 @@ def train(
 
     Raises:
         ValueError, TypeError, MemoryError: as `sweep`.
+
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from ntkdecay import training
+    >>> def apply_fn(w, x):
+    ...     return x @ w
+    ...
+    >>> def loss(fx, y):
+    ...     return ((fx - y) ** 2).mean()
+    ...
+    >>> run = training.train(
+    ...     apply_fn, jnp.zeros((1, 1)), loss, jnp.ones((4, 1)), jnp.ones((4, 1)), optax.sgd(0.1), steps=50, l2=0.5)
+    >>> run.params.round(3).tolist()  # 2/(2 + λ)
+    [[0.8]]
     """
     data, end = sweep(
         Given(jax.tree.map(own, params)), apply_fn, loss, lambda: optimizer, {"seed": [seed], "l2": [l2]}, x, y,
