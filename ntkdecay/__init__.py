@@ -6,6 +6,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.kernels`: the neural tangent kernel of a network, analytic or empirical
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
+- `ntkdecay.finite_width`: what holds exactly at any width
 - `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks
 - `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ntkdecay import (
         datasets,
         deep_linear,
+        finite_width,
         homogeneity,
         kernels,
         networks,
@@ -54,6 +56,7 @@ __all__ = [
     "citation",
     "datasets",
     "deep_linear",
+    "finite_width",
     "homogeneity",
     "kernels",
     "networks",

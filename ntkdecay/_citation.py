@@ -65,6 +65,7 @@ PAPERS = {
 BEHIND = {
     "datasets": (),
     "deep_linear": ("l2",),
+    "finite_width": ("l2",),
     "homogeneity": ("l2",),
     "kernels": ("l2", "neural_tangents", "structured"),
     "networks": ("l2",),

@@ -24,6 +24,7 @@ MODULES = (
     "scale_invariant",
     "scale_invariant.networks",
     "output_scale",
+    "finite_width",
     "deep_linear",
     "power_counting",
     "datasets",

@@ -44,6 +44,7 @@ for _name in (
     "closed_form",
     "closed_form_digits",
     "representation",
+    "finite_width",
     "intrinsic_lr",
     "intrinsic_lr_rates",
     "scale_invariant_steps",

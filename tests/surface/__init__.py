@@ -71,6 +71,7 @@ for module in pkgutil.iter_modules(__path__):
 PACKAGES = (
     "datasets",
     "deep_linear",
+    "finite_width",
     "homogeneity",
     "kernels",
     "networks",

@@ -1,0 +1,32 @@
+import jax.numpy as jnp
+import numpy as np
+
+from ntkdecay import finite_width
+from surface import EXEMPT, RESULT, Call, call
+
+
+def network(params, x):
+    return jnp.maximum(x @ params[0], 0) @ params[1]
+
+
+def arguments(other: bool):
+    rng = np.random.default_rng(int(other))
+    return {
+        "apply_fn": network, "params": [jnp.asarray(rng.normal(size=s)) for s in ((3, 4), (4, 2))],
+        "x_train": rng.normal(size=(5, 3)), "y_train": rng.normal(size=(5, 2)), "l2": 0.1 + other,
+    }  # fmt: skip
+
+
+@call("finite_width.stationarity")
+def stationarity(other=False):
+    return Call(finite_width.stationarity, arguments(other) | {"degree": 2}, ("y_train",))
+
+
+@call("finite_width.attributions")
+def attributions(other=False):
+    more = {"x_test": np.random.default_rng(9 + other).normal(size=(4, 3)), "tile": 2}
+    return Call(finite_width.attributions, arguments(other) | more, ("y_train",))
+
+
+for name in ("Attributions", "Stationarity"):
+    EXEMPT[f"finite_width.{name}"] = RESULT
