@@ -1,7 +1,8 @@
 r"""Networks of finite width under L2: what holds of them exactly, and what infinite width leaves out.
 
 A network that is homogeneous of degree k, of any width, on L + λ/2 ‖θ‖² is stationary only where
-:math:`f(x) = -\Theta_\theta(x, X)\, \ell' / (k\lambda)`, with the kernel of its own parameters.
+:math:`f(x) = -\Theta_\theta(x, X)\, \ell' / (k\lambda)`, with the kernel of its own parameters; and its training
+is that of another without L2, whose output shrinks and whose learning rate grows.
 """
 
 from ntkdecay.finite_width._stationary import (
@@ -10,5 +11,13 @@ from ntkdecay.finite_width._stationary import (
     attributions,
     stationarity,
 )
+from ntkdecay.finite_width._without_l2 import WithoutL2, without_l2
 
-__all__ = ["Attributions", "Stationarity", "attributions", "stationarity"]
+__all__ = [
+    "Attributions",
+    "Stationarity",
+    "WithoutL2",
+    "attributions",
+    "stationarity",
+    "without_l2",
+]

@@ -28,5 +28,12 @@ def attributions(other=False):
     return Call(finite_width.attributions, arguments(other) | more, ("y_train",))
 
 
-for name in ("Attributions", "Stationarity"):
+@call("finite_width.without_l2")
+def without_l2(other=False):
+    rates = np.full(5, 0.1 + 0.1 * other)
+    arguments = {"learning_rate": rates, "l2": 0.3 * rates, "degree": 2.0, "momentum": 0.5}
+    return Call(finite_width.without_l2, arguments, ("learning_rate", "l2"))
+
+
+for name in ("Attributions", "Stationarity", "WithoutL2"):
     EXEMPT[f"finite_width.{name}"] = RESULT
