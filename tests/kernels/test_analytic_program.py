@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ntkdecay import networks, stax
 from ntkdecay._convolutions import fast
-from ntkdecay.kernels import analytic
+from ntkdecay.kernels import analytic, empirical_ntk
 
 V = np.random.default_rng(0).normal(size=(4, 6))
 V2 = np.random.default_rng(1).normal(size=(3, 6))
@@ -101,16 +101,37 @@ def test_every_activation_in_plain_jax(name):
     params = {"w1": jnp.ones((6, 9)), "b1": jnp.ones(9), "w2": jnp.ones((9, 2)), "b2": jnp.ones(2)}
     variances = {"w1": 1.5 / 6, "b1": 0.01, "w2": 1.5 / 9, "b2": 0.01}
     _, _, kernel = stax.serial(dense(9), layer, dense(2))
-    assert_same(apply, params, variances, kernel, V, V2)
+    size = 0.5 if name in QUADRATURE else 1.0
+    assert_same(apply, params, variances, kernel, size * V, size * V2)
 
 
-def linen(function, x):
+def test_a_quadrature_beyond_its_reach_is_refused():
+    def apply(params, x):
+        return jnp.tanh(x @ params["w"]) @ params["v"]
+
+    params, x, deviation = {"w": jnp.ones((1, 9)), "v": jnp.ones((9, 1))}, np.ones((1, 1)), 1.6
+    variances = {"w": deviation**2, "v": 1 / 9}
+    with pytest.raises(ValueError, match=r"`quadrature` is 40, which is exact .* 1\.2 or less"):
+        analytic(apply, params, x, variances=variances)
+    traced = jax.jit(lambda x: analytic(apply, params, x, variances=variances))(x)
+    assert np.isnan(traced).all()
+    found = analytic(apply, params, x, get="nngp", variances=variances, quadrature=80)
+    z = np.linspace(-10, 10, 10001)
+    exact = (np.tanh(deviation * z) ** 2 * np.exp(-(z**2) / 2)).sum() * (z[1] - z[0])
+    np.testing.assert_allclose(found, exact / np.sqrt(2 * np.pi), rtol=1e-3)
+
+
+def linen_module(function):
     class Network(nn.Module):
         @nn.compact
         def __call__(self, x):
             return function(x)
 
-    module = Network()
+    return Network()
+
+
+def linen(function, x):
+    module = linen_module(function)
     with jax.numpy_rank_promotion("allow"):  # flax promotes ranks
         return module.apply, jax.eval_shape(module.init, KEY, x)
 
@@ -194,6 +215,29 @@ LINEN = {
         norm_in_images,
         stax.serial(conv(8, (3, 3)), stax.LayerNorm(eps=1e-6), stax.Relu(), stax.Flatten(), dense(2)),
         IMAGES, IMAGES2,
+    ),
+    "concatenation": (
+        lambda x: nn.Dense(2)(
+            jnp.concatenate([nn.relu(nn.Dense(8)(x)), jax.lax.erf(nn.Dense(4)(nn.relu(nn.Dense(4)(x))))], -1)
+        ),
+        stax.serial(
+            stax.FanOut(2),
+            stax.parallel(
+                stax.serial(dense(8), stax.Relu()), stax.serial(dense(4), stax.Relu(), dense(4), stax.Erf())
+            ),
+            stax.FanInConcat(), dense(2),
+        ), V, V2,
+    ),
+    "dropout at rate 0": (
+        lambda x: nn.Dense(3)(nn.Dropout(0.0, deterministic=False)(nn.relu(nn.Dense(8)(x)))),
+        stax.serial(dense(8), stax.Relu(), dense(3)), V, V2,
+    ),
+    "3-D": (
+        lambda x: nn.Dense(2)(nn.relu(nn.Conv(4, (3, 2, 2))(x)).mean((1, 2, 3))),
+        stax.serial(
+            stax.Conv(4, (3, 2, 2), None, "SAME", 1.5**0.5, 0.1, ("NHWDC", "HWDIO", "NHWDC"), parameterization="standard"),
+            stax.Relu(), stax.GlobalAvgPool(), dense(2),
+        ), IMAGES.reshape(3, 4, 2, 4, 6), IMAGES2.reshape(2, 4, 2, 4, 6),
     ),
     "1-D": (
         lambda x: nn.Dense(2)(nn.relu(nn.Conv(4, (3,))(x)).mean(1)),
@@ -324,6 +368,42 @@ def test_variances_are_measured_from_init_and_the_kernel_is_checked():
         analytic(
             orthogonal.apply, orthogonal.init(KEY, V), V, init=lambda key: orthogonal.init(key, V)
         )
+
+
+WIDENED = {
+    "residual": lambda n: (
+        lambda x: nn.Dense(1)(nn.relu((h := nn.Dense(n)(x)) + nn.Dense(n)(nn.relu(h))))
+    ),
+    "layer norm": lambda n: (
+        lambda x: nn.Dense(1)(
+            nn.gelu(nn.LayerNorm(use_bias=False)(nn.Dense(n)(x)), approximate=False)
+        )
+    ),
+    "images": lambda n: (
+        lambda x: nn.Dense(1)(
+            nn.relu(nn.Conv(n, (3,))(nn.relu(nn.Conv(n, (3,))(x[..., None])))).mean(1)
+        )
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WIDENED)
+def test_the_empirical_kernel_of_wider_copies_comes_to_it_as_width_to_the_minus_half(name):
+    widths, away, x = np.array([16, 64, 256]), [], V.astype(np.float32)  # flax draws float32
+    for width in widths:
+        module = linen_module(WIDENED[name](int(width)))
+        draw = lambda key, module=module: module.init(key, x)  # noqa: E731
+        params = draw(KEY)
+        limit = analytic(
+            module.apply, params, x, variances=fan_in_variances(params, last, 1.0, 0.0)
+        )
+        drawn = jax.vmap(  # (48, 4, 4)
+            lambda key, module=module, draw=draw: empirical_ntk(module.apply, draw(key), x)
+        )(jax.random.split(KEY, 48))
+        away.append(float(jnp.sqrt(((drawn - limit[None]) ** 2).mean()) / jnp.abs(limit).max()))
+    slope = np.polyfit(np.log(widths), np.log(away), 1)[0]
+    assert away[-1] < 0.1 and abs(slope + 0.5) < 0.1, (away, slope)
 
 
 def test_own_networks():

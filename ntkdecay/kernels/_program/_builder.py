@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,8 +33,11 @@ BATCH = 2  # the samples that the program is traced for
 class Builder:
     """The nodes so far, and which parameters they took."""
 
-    def __init__(self, laws: tuple[tuple[float, float], ...], names: list[str]) -> None:
-        self.laws, self.names = laws, names
+    def __init__(
+        self, laws: tuple[tuple[float, float], ...], names: list[str], points: int
+    ) -> None:
+        self.laws, self.names, self.points = laws, names, points
+        self.reach = math.inf  # the least deviation up to which a quadrature is exact
         self.nodes: list[nodes.Node] = []
         self.gaussian: list[bool] = []
         self.depends: list[frozenset[int]] = []  # the parameters behind each node
@@ -107,14 +111,14 @@ class Builder:
             factor, layer = rule
             out = self._node(nodes.layer(layer, base.node), base, True)
         else:
-            found = layer_of(lambda v: local.expression(v, scalar=True))
+            found = layer_of(lambda v: local.expression(v, scalar=True), self.points)
             if found is None:
                 raise refusal(
                     equation,
                     "takes a function of one entry that has no rule and is too rough for quadrature",
                     "piecewise linear ones bent at 0, erf, gelu, sin, cos, exp, polynomials, and smooth ones",
                 )
-            factor, layer = found
+            factor, layer, reach = found
             out = base
             if layer is not None:
                 if not base.gaussian:
@@ -123,7 +127,11 @@ class Builder:
                         "takes a nonlinear function of what is not Gaussian at infinite width",
                         "nonlinearities right after layers with random weights, their sums and averages",
                     )
-                out = self._node(nodes.layer(layer, base.node), base, False)
+                node = nodes.layer(layer, base.node)
+                if math.isfinite(reach):
+                    node = nodes.quadrature(layer, reach, base.node)
+                    self.reach = min(self.reach, reach)
+                out = self._node(node, base, False)
         if factor != 1:
             out = self._node(
                 nodes.scaled(factor, out.node),

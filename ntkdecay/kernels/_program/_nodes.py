@@ -8,6 +8,7 @@ kernels K and Θ and by one rule A of neural-tangents (with W_std = c √fan-in)
 which is its NTK parameterization for v = 1, and its standard one for c = 1.
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,19 @@ class Node:
 def layer(rule: Any, *inputs: int) -> Node:
     """A layer without weights."""
     return Node(lambda laws, k: rule(k), inputs, requirement(rule))
+
+
+def quadrature(rule: Any, reach: float, source: int) -> Node:
+    """A function by quadrature: NaN where its input deviates by more than `reach`."""
+
+    def run(laws: Laws, k: Any) -> Any:
+        variances = [one.max() for one in (k.cov1, k.cov2) if one is not None]
+        far = functools.reduce(jnp.maximum, variances) > reach**2
+        out = rule(k)
+        kept = [*_covariances(out), *([] if out.ntk is None else [("ntk", out.ntk)])]
+        return out.replace(**{name: jnp.where(far, jnp.nan, one) for name, one in kept})
+
+    return Node(run, (source,), requirement(rule))
 
 
 def random_linear(rule: Any, leaf: int, source: int) -> Node:
@@ -196,6 +210,7 @@ __all__ = [
     "kernel_of",
     "layer",
     "padded",
+    "quadrature",
     "random_linear",
     "scaled",
 ]

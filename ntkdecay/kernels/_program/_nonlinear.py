@@ -1,7 +1,8 @@
 r"""Which layer of neural-tangents a function of one number is.
 
 A function is recognized by its values and derivatives at 0 and believed only if it agrees with the
-layer on a grid; a smooth one without a rule is integrated by Gauss-Hermite quadrature.
+layer on a grid; a smooth one without a rule is integrated by Gauss-Hermite quadrature, up to the deviation
+at which that is exact to `ACCURACY`.
 """
 
 import math
@@ -20,12 +21,16 @@ from ntkdecay._host import on_host
 from ntkdecay._neural_tangents import stax
 
 Function = Callable[[Array], Array]
-QUADRATURE = 40
+ACCURACY = 1e-3
+_DEVIATIONS = 2.0 ** np.arange(-1, 5, 0.25)
 _GRID = np.concatenate([np.linspace(-6, 6, 241), np.linspace(-0.5, 0.5, 33)])
 
 
-def layer_of(f: Function) -> tuple[float, Any] | None:
-    """(a, layer) with f = a · layer; the layer None where f is linear; None if there is no rule."""
+def layer_of(f: Function, points: int) -> tuple[float, Any, float] | None:
+    """(a, layer, reach) with f = a · layer; the layer None where f is linear; None if there is no rule.
+
+    `reach` is the largest deviation of what f is applied to at which the layer, by a quadrature of `points`, is exact.
+    """
     with jax.enable_x64(True):
         values = _on_grid(f)
         if not np.isfinite(values).all():
@@ -33,11 +38,12 @@ def layer_of(f: Function) -> tuple[float, Any] | None:
         size = max(np.abs(values).max(), 1e-300)
         for scale, function, layer in _candidates(f, values):
             if np.abs(scale * _on_grid(function) - values).max() <= 1e-12 * size:
-                return scale, layer
-        if _smooth(f):
+                return scale, layer, math.inf
+        reach = _reach(f, points)
+        if reach >= 1:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its accuracy, which is looked at here
-                return 1.0, stax.ElementwiseNumerical(f, QUADRATURE)[2]
+                return 1.0, stax.ElementwiseNumerical(f, points)[2], reach
     return None
 
 
@@ -91,12 +97,17 @@ def _candidates(f: Function, values: np.ndarray) -> Iterator[tuple[float, Functi
             yield d[0], lambda x: jnp.exp(b2 * x**2), stax.Gaussian(1.0, b2)[2]
 
 
-def _smooth(f: Function) -> bool:
-    """Whether the quadrature has converged, for f and f', at deviations 1/2 and 1, and off a bend at 0."""
+def _reach(f: Function, points: int) -> float:
+    """The largest deviation up to which the quadrature has converged, for f² and f'², also off a bend at 0; or 0."""
     moments = []
-    for degree in (QUADRATURE, 2 * QUADRATURE):
-        points, weights = np.polynomial.hermite.hermgauss(degree)
-        x = math.sqrt(2) * np.outer([0.5, 1.0], points)
-        x = np.concatenate([x, x + 0.37])
-        moments.append([on_host(jax.vmap(jax.vmap(g)), x) ** 2 @ weights for g in (f, jax.grad(f))])
-    return bool(np.allclose(*moments, rtol=1e-4, atol=1e-12))
+    for degree in (points, 2 * points):
+        at, weights = np.polynomial.hermite.hermgauss(degree)
+        x = math.sqrt(2) * np.outer(_DEVIATIONS, at)
+        x = np.stack([x, x + 0.37])
+        found = [
+            on_host(jax.vmap(jax.vmap(jax.vmap(g))), x) ** 2 @ weights for g in (f, jax.grad(f))
+        ]
+        moments.append(np.stack(found))
+    with np.errstate(invalid="ignore"):
+        good = np.isclose(*moments, rtol=ACCURACY / 2, atol=1e-12).all((0, 1))
+    return float(max(_DEVIATIONS[: good.argmin() if not good.all() else None], default=0.0))
