@@ -180,9 +180,14 @@ def shapes_of(tree: Any) -> Any:
 
 
 def _symmetric(kernel: Kernel, transposition: tuple[int, ...]) -> Callable[[Array], Any]:
+    def mean(k: Any) -> Any:
+        return jax.tree.map(lambda k, k_t: (k + k_t) / 2, k, _transposed(k, transposition))
+
     def symmetric(x: Array) -> Any:
         k = kernel(x, None)
-        return jax.tree.map(lambda k, k_t: (k + k_t) / 2, k, _transposed(k, transposition))
+        first = jax.tree.leaves(k)[0].ravel()[0]
+        # a branch has its operand in memory: fused with what made it, a kernel is computed twice where it is transposed
+        return lax.cond(jnp.isfinite(first), mean, lambda k: k, k)
 
     return symmetric
 
