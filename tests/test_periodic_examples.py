@@ -240,3 +240,12 @@ def test_each_script_writes_its_picture_and_claims(name, tmp_path):
     content = json.loads(path.with_suffix(".json").read_text())
     assert content["numbers"] and len(content["claims"]) >= 2
     assert all(claim["measured"] for claim in content["claims"])
+
+
+@pytest.mark.slow
+def test_runs_too_short_for_three_periods_decide_nothing(tmp_path):
+    fig20 = script("fig20")
+    options = dataclasses.replace(fig20.Options(), **TINY, **SCRIPTS["fig20"] | dict(steps=20))
+    fig20.main(dataclasses.replace(options, out=tmp_path))
+    content = json.loads((tmp_path / "periodic" / "fig20.json").read_text())
+    assert [claim["holds"] for claim in content["claims"]] == [None] * 4
