@@ -287,6 +287,12 @@ SHORT = (
 )
 
 
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Of log y against log x, by least squares; NaN of fewer than three points."""
+    good = np.isfinite(y)
+    return float(np.polyfit(np.log(x[good]), np.log(y[good]), 1)[0]) if good.sum() > 2 else np.nan
+
+
 def log(values: xr.DataArray) -> xr.DataArray:
     """Natural logarithm."""
     return xr.apply_ufunc(np.log, values)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from _runs import CIFAR, DESK, EPOCH, FINITE, Options, colors, log, mean_rate, run, settled
+from _runs import CIFAR, DESK, EPOCH, FINITE, Options, colors, log, mean_rate, run, settled, slope
 from _schedules import predicted_rate, recovery_time, schedule, settling_time
 
 from ntkdecay import report
@@ -131,12 +131,6 @@ def recoveries(grid: xr.Dataset, name: str) -> Iterator[tuple[np.ndarray, np.nda
         one = grid.isel(schedule=i).dropna("step", subset=[name])
         one = one.isel(step=(one["t"] >= 0).to_numpy())
         yield one["t"].to_numpy() * 1.0, log(one[name]).mean("seed").to_numpy(), float(level)
-
-
-def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of log y against log x, by least squares; NaN of fewer than three points."""
-    good = np.isfinite(y)
-    return float(np.polyfit(np.log(x[good]), np.log(y[good]), 1)[0]) if good.sum() > 2 else np.nan
 
 
 def norm_times(ax, out: report.Report, options: Fig11, grid: xr.Dataset) -> None:
