@@ -66,6 +66,8 @@ PAPER = Fig4(
 WHY = {
     "it grows like √λ_e, as the noise hardly differs (footnote 2)": "Size: a network of 100,000 weights fits 10,000 images the better "
     "the smaller λ_e, and its noise at unit norm grows with that",
+    "a smaller ηλ takes longer to settle, like 1/(ηλ)": "Size: at small λ_e the images go on being learned, and the noise with them, "
+    "which takes longer than the norm",
     "and as long as (10) has it with a constant Tr Σ": "Size: the noise is not constant, it grows as the smaller λ_e learns more; (11) "
     "with the noise as measured follows (dotted)",
     "the best test accuracies of both come after η/10 and λ = 0, and are the same": "Size: 10,000 images are overfitted at small λ_e; "
