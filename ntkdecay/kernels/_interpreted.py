@@ -1,6 +1,5 @@
 """Kernels at infinite width of a network as it is written."""
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -81,6 +80,9 @@ def analytic(
     the entries of `params`: in the standard parameterization (weights of variance ∝ 1/fan-in) Θ
     grows with the widths, which are then those of `params`.
 
+    Self-attention goes through where its limit is a deterministic average: scores c q·k with c ∝ 1/channels, of queries that
+    are the keys or independent of them, and any function of a sample's scores (Hron et al. 2020).
+
     The theory asks of each weight for independent entries of mean 0 and one variance, not for a
     Gaussian law: truncated normal and uniform initializers have the same limit.
 
@@ -159,7 +161,7 @@ def analytic(
         kernel = on_devices(block, numbers, (1, 0), a, b, tile, False, title(progress))
     if kernel is None:
         kernel = _whole(program, get, tile, numbers, a, b)
-    program.check(kernel, quadrature)
+    program.check(kernel)
     if check and drawing is not None:
         some = own(np.asarray(a)[:4])
         found = _whole(program, get, None, numbers, some, None)
@@ -168,19 +170,15 @@ def analytic(
 
 
 class Program(NamedTuple):
-    """kernel(laws, x1, x2, get) of a network; NaN where a function is applied to what deviates by more than `reach`."""
+    """kernel(laws, x1, x2, get) of a network, and why it may be NaN."""
 
     kernel: Callable[..., Array]
-    reach: float
+    cautions: tuple[str, ...]
 
-    def check(self, kernel: Array, points: int) -> None:
-        """Refuses numbers that are known not to be exact."""
-        known = math.isfinite(self.reach) and not is_traced(kernel)
-        if known and bool(jnp.isnan(kernel).any()):
-            raise ValueError(
-                f"`quadrature` is {points}, which is exact for a function of this network where its argument deviates by "
-                f"{self.reach:.2g} or less: give more points, smaller `variances`, or inputs of norm √(their size)."
-            )
+    def check(self, kernel: Array) -> None:
+        """Refuses numbers that are not known."""
+        if self.cautions and not is_traced(kernel) and bool(jnp.isnan(kernel).any()):
+            raise ValueError(" Or: ".join(self.cautions))
 
 
 @lru_cache(maxsize=256)
@@ -221,7 +219,7 @@ def _program(
         k = kernel_of(walk.nodes, walk.gaussian, signal.node, laws, x1, x2, get == "ntk")
         return getattr(k, get)
 
-    return Program(kernel, walk.reach)
+    return Program(kernel, tuple(dict.fromkeys(walk.cautions)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

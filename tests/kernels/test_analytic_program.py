@@ -370,6 +370,65 @@ def test_variances_are_measured_from_init_and_the_kernel_is_checked():
         )
 
 
+CHANNELS = 64
+SENTENCES = np.random.default_rng(4).normal(size=(3, 5, 6))
+SENTENCES2 = np.random.default_rng(5).normal(size=(2, 5, 6))
+
+
+def attention(mechanism, *, tied=True, power=1, channels=CHANNELS):
+    """In the NTK parameterization, a layer with ReLU and one more behind it."""
+
+    def apply(p, x):
+        k = x @ p["k"] / np.sqrt(6)
+        q = 1.3 * (k if tied else x @ p["q"] / np.sqrt(6))
+        weights = mechanism(jnp.einsum("nsd,ntd->nst", q, k) / channels**power)
+        values = x @ p["v"] / np.sqrt(6)
+        h = jnp.einsum("nst,nte->nse", weights, values) @ p["o"] / np.sqrt(p["o"].shape[0])
+        return jax.nn.relu(h).mean(1) @ p["w"] / np.sqrt(p["w"].shape[0])
+
+    return apply
+
+
+def attention_params(channels=CHANNELS, value=lambda name, shape: jnp.ones(shape)):
+    shapes = {"q": (6, channels), "k": (6, channels), "v": (6, 16), "o": (16, 64), "w": (64, 1)}
+    return {name: value(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "mechanism"), [("SOFTMAX", jax.nn.softmax), ("RELU", jax.nn.relu)]
+)
+def test_attention_of_tied_queries(name, mechanism):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that weights are tied
+        layer = stax.GlobalSelfAttention(
+            64, CHANNELS, 16, 1, True, W_query_std=1.3, attention_mechanism=name
+        )
+    kernel = stax.serial(layer, stax.Relu(), stax.GlobalAvgPool(), stax.Dense(1))[2]
+    params = attention_params()
+    assert_same(attention(mechanism), params, {"*": 1.0}, kernel, SENTENCES, SENTENCES2)
+
+
+def test_attention_of_independent_queries_is_an_average_and_masks_are_kept():
+    found = analytic(
+        attention(jax.nn.softmax, tied=False), attention_params(), SENTENCES, variances={"*": 1.0}
+    )
+    average = attention(lambda scores: 0 * scores + 0.2)
+    expected = analytic(average, attention_params(), SENTENCES, variances={"*": 1.0})
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def causal(scores):
+        return jax.nn.softmax(jnp.where(np.tri(5, dtype=bool)[None], 3 * scores, -1e9))
+
+    def init(key):
+        keys = dict(zip("qkvow", jax.random.split(key, 5), strict=True))
+        return attention_params(value=lambda name, shape: jax.random.normal(keys[name], shape))
+
+    masked = attention(causal)
+    analytic(masked, init(KEY), SENTENCES, init=init, check=True)
+    with pytest.raises(ValueError, match=r"scores fluctuate .* 1/√channels"):
+        analytic(attention(jax.nn.softmax, power=0.5), init(KEY), SENTENCES, variances={"*": 1.0})
+
+
 WIDENED = {
     "residual": lambda n: (
         lambda x: nn.Dense(1)(nn.relu((h := nn.Dense(n)(x)) + nn.Dense(n)(nn.relu(h))))
@@ -456,6 +515,10 @@ REFUSED = {
     "loop": (
         lambda p, x: jax.lax.fori_loop(0, 3, lambda i, x: x @ p["w"], x),
         "at .*test_analytic_program",
+    ),
+    "a product of signals": (
+        lambda p, x: (x @ p["w"]) @ (x @ p["v"]).T,
+        "otherwise than attention",
     ),
     "samples": (lambda p, x: (x - x.mean(0)) @ p["w"], "takes the samples together"),
 }

@@ -37,7 +37,7 @@ class Builder:
         self, laws: tuple[tuple[float, float], ...], names: list[str], points: int
     ) -> None:
         self.laws, self.names, self.points = laws, names, points
-        self.reach = math.inf  # the least deviation up to which a quadrature is exact
+        self.cautions: list[str] = []  # why a kernel may be NaN
         self.nodes: list[nodes.Node] = []
         self.gaussian: list[bool] = []
         self.depends: list[frozenset[int]] = []  # the parameters behind each node
@@ -130,7 +130,7 @@ class Builder:
                 node = nodes.layer(layer, base.node)
                 if math.isfinite(reach):
                     node = nodes.quadrature(layer, reach, base.node)
-                    self.reach = min(self.reach, reach)
+                    self.cautions.append(_inexact(self.points, reach))
                 out = self._node(node, base, False)
         if factor != 1:
             out = self._node(
@@ -191,6 +191,13 @@ class Builder:
                 "adds or multiplies a parameter that is not one number for each channel",
                 "biases and scales of channels",
             )
+
+
+def _inexact(points: int, reach: float) -> str:
+    return (
+        f"`quadrature` is {points}, which is exact for a function of this network where its argument deviates by {reach:.2g} "
+        "or less: give more points, smaller `variances`, or inputs of norm √(their size)."
+    )
 
 
 def local_of(value: Any) -> Local:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ntkdecay._neural_tangents import stax
 from ntkdecay.kernels._program import _nodes as nodes
-from ntkdecay.kernels._program._builder import Builder, batch_axis_of, local_of, tags_of
+from ntkdecay.kernels._program._attention import Attention
+from ntkdecay.kernels._program._builder import batch_axis_of, local_of, tags_of
 from ntkdecay.kernels._program._source import refusal
 from ntkdecay.kernels._program._values import (
     Data,
@@ -23,18 +24,20 @@ from ntkdecay.kernels._program._values import (
 )
 
 
-class Layers(Builder):
+class Layers(Attention):
     """One method for each kind of layer."""
 
-    def _dense(self, equation: Any, inputs: list[Any]) -> Signal:
+    def _dense(self, equation: Any, inputs: list[Any]) -> Any:
+        if all(isinstance(one, (Signal, Local)) for one in inputs):
+            return self._scored(equation, inputs)
         (axes, batches) = equation.params["dimension_numbers"]
         side = 0 if isinstance(inputs[1], Parameter) else 1
         signal, weights = inputs[side], inputs[1 - side]
         if not isinstance(weights, Parameter) or batches[0]:
             raise refusal(
                 equation,
-                "multiplies two signals, or one by a fixed matrix",
-                "a signal times a parameter",
+                "multiplies a signal by a fixed matrix",
+                "a signal times a parameter, and attention",
             )
         contracted, rows = axes[side], axes[1 - side]
         free = [a for a in range(len(weights.shape)) if a not in rows]

@@ -43,8 +43,7 @@ def quadrature(rule: Any, reach: float, source: int) -> Node:
     """A function by quadrature: NaN where its input deviates by more than `reach`."""
 
     def run(laws: Laws, k: Any) -> Any:
-        variances = [one.max() for one in (k.cov1, k.cov2) if one is not None]
-        far = functools.reduce(jnp.maximum, variances) > reach**2
+        far = _largest(k) > reach**2
         out = rule(k)
         kept = [*_covariances(out), *([] if out.ntk is None else [("ntk", out.ntk)])]
         return out.replace(**{name: jnp.where(far, jnp.nan, one) for name, one in kept})
@@ -139,6 +138,39 @@ def joined(rule: Any, *sources: int) -> Node:
     return Node(run, sources, requirement(rule))
 
 
+def attention(
+    weights: Callable, fluctuation: float, requires: Any, queries: int, keys: int, values: int
+) -> Node:
+    """Σ_t G_st f(t), with G = weights(covariances of the keys); NaN where their scores stay random.
+
+    They fluctuate by `fluctuation` times the deviations of a query and a key.
+    """
+
+    def run(laws: Laws, q: Any, k: Any, v: Any) -> Any:
+        far = fluctuation**2 * _largest(q) * _largest(k) >= 0.25
+        g1 = jnp.where(far, jnp.nan, weights(k.cov1))
+        g2 = g1 if k.cov2 is None else jnp.where(far, jnp.nan, weights(k.cov2))
+
+        def between(one: Any) -> Any:
+            return (
+                one
+                if one is None or not one.ndim
+                else jnp.einsum("nsu,mtv,nmuv->nmst", g1, g2, one)
+            )
+
+        def within(one: Any, g: Array) -> Any:
+            return one if one is None else jnp.einsum("nsu,ntv,nuv->nst", g, g, one)
+
+        return v.replace(
+            nngp=between(v.nngp),
+            ntk=between(v.ntk),
+            cov1=within(v.cov1, g1),
+            cov2=within(v.cov2, g2),
+        )
+
+    return Node(run, (queries, keys, values), requires)
+
+
 def kernel_of(
     nodes: list[Node],
     gaussian: list[bool],
@@ -196,6 +228,12 @@ def _diagonal(nodes: list[Node], end: int) -> bool:
     return all(isinstance(one, Requirement) and bool(one) for one in entries)
 
 
+def _largest(k: Any) -> Array:
+    """The largest variance of a signal."""
+    variances = [one.max() for one in (k.cov1, k.cov2) if one is not None]
+    return functools.reduce(jnp.maximum, variances)
+
+
 def _covariances(k: Any) -> list[tuple[str, Array]]:
     named = [("nngp", k.nngp), ("cov1", k.cov1), ("cov2", k.cov2)]
     return [(name, one) for name, one in named if one is not None]
@@ -204,6 +242,7 @@ def _covariances(k: Any) -> list[tuple[str, Array]]:
 __all__ = [
     "Kernel",
     "Node",
+    "attention",
     "biased",
     "gained",
     "joined",

@@ -32,4 +32,4 @@ def _place(equation: Any) -> str:
     for frame in traceback.frames if traceback is not None else ():
         if not any(part in frame.file_name for part in _LIBRARIES):
             return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return jax.extend.source_info_util.summarize(equation.source_info)
+    return jax.extend.source_info_util.summarize(equation.source_info) or "a line that is not known"

@@ -13,6 +13,7 @@ from ntkdecay._checks import is_traced
 from ntkdecay._cpu_convolutions import Y
 from ntkdecay._host import on_host, operation
 from ntkdecay._host_rules import NoRule
+from ntkdecay.kernels._program._attention import Scores
 from ntkdecay.kernels._program._builder import BATCH, local_of
 from ntkdecay.kernels._program._layers import Layers
 from ntkdecay.kernels._program._source import refusal
@@ -136,6 +137,8 @@ class Walk(Layers):
         if all(isinstance(one, Data) for one in kinds):
             expressions = tuple(one.expression if isinstance(one, Data) else one for one in inputs)
             return Data(Expression(equation, expressions), equation.outvars[0].aval.shape)
+        if any(isinstance(one, Scores) for one in kinds):
+            return self._of_scores(name, equation, inputs)
         inputs = [self._settled(equation, one) for one in inputs]
         if (
             name == "convolution"
