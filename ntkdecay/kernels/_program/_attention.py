@@ -109,7 +109,7 @@ class Attention(Builder):
         ):
             factor = float(numbers[0].flat[0]) if numbers else 1.0
             if name != "div" or inputs[0] is scores:
-                factor = {"mul": factor, "div": 1 / factor, "neg": -1.0}.get(name, 1.0)
+                factor = 1 / factor if name == "div" else -1.0 if name == "neg" else factor
                 return replace(scores, scale=scores.scale * factor)
         arguments = tuple(one.expression if isinstance(one, Scores) else one for one in inputs)
         return replace(scores, expression=Expression(equation, arguments), shape=shape)
