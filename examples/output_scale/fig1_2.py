@@ -31,6 +31,7 @@ from ntkdecay import output_scale, report
 
 EPS = 1e-8
 ACTIVE = "The paper: G is of order 1/α (9) only while the weights are what they were; at small α they grow, and once all is learned G falls"
+BELOW = "Size: at 64 units the runs at the first α from 1 on are not lazy yet"
 LAZY, FAR = 1.0, 100.0
 """From the first α on the trajectories are nearly the same; so many times above or below α* is one side of it."""
 
@@ -92,6 +93,7 @@ def main(options: Scales) -> None:
     axes[0].set_ylabel("effective learning rate ‖Δθ‖ / (η‖G‖)")
     figure.suptitle(f"{described(options)}; η = {options.learning_rate:g}")
     explain(out, {anywhere(step): ACTIVE for step in steps[1:]})
+    explain(out, {exponent_of(RMSPROP, step): BELOW for step in steps[1:]})
     out.save(figure)
 
 
@@ -138,7 +140,7 @@ def exponents(out: report.Report, name: str, step: int, alpha, rate, star: dict)
     else:
         found = {f"at α ≥ {LAZY:g}": (exponent(lazy), 0.0)}
     out.claim(
-        f"{name}, step {step + 1}: exponent of the effective learning rate in α",
+        exponent_of(name, step),
         expected=", ".join(f"{expected:.0f} {side}" for side, (_, expected) in found.items()),
         measured=", ".join(f"{value:.3f} {side}" for side, (value, _) in found.items()),
         holds=every(near(value, expected, 0.05) for value, expected in found.values()),
@@ -151,6 +153,10 @@ def exponents(out: report.Report, name: str, step: int, alpha, rate, star: dict)
             measured=f"{active:.3f}",
             holds=near(active, 0, 0.05),
         )
+
+
+def exponent_of(name: str, step: int) -> str:
+    return f"{name}, step {step + 1}: exponent of the effective learning rate in α"
 
 
 def anywhere(step: int) -> str:

@@ -37,6 +37,7 @@ from _plane import (
     draw,
     edge,
     every,
+    explain,
     highest,
     lowest,
     middle,
@@ -55,6 +56,13 @@ CLOSE = 0.3
 """A slope this near to another is the same: the grid has half a decade of η and two of α."""
 FIGURE = {"digits": "fig3", "mnist": "fig3", "fashion_mnist": "fig4", "cifar10": "fig5"}
 
+LARGER = "Section 4.2.2: at small α the proper η is larger with modified RMSProp than with gradient descent"
+BENT = "Section 4.1: below α* its slope is bent against the modified one's, by the effective learning rate ∝ α"
+WHY = {
+    LARGER: "The paper: slopes 1/2 and 1 make the ratio grow as α^(−1/2) when α falls, and the units of the two η put where it passes 1, here below "
+    "α = 1e-4; it is larger the wider the network",
+    BENT: "Criterion: α* is predicted from the gradient at θ₀, and falls as gradients do: at the end the largest α below it are not",
+}
 REVISED = (
     "the paper argues from the limit of stability, so the largest η that learns the training samples is asked for: it was the smallest "
     "near-best η, then the largest, which on test samples marks where training is no longer lazy if that is a few percent better"
@@ -93,6 +101,7 @@ def main(options: PlaneOptions) -> None:
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy", shrink=0.8)
     figure.suptitle(f"{described(options)}; {MARKS}")
     compare(out, found, star)
+    explain(out, WHY)
     out.save(figure)
 
 
@@ -171,7 +180,7 @@ def adaptive(out: report.Report, high: dict) -> None:
     )
     bent = {side: high[side][RMSPROP] - high[side][MODIFIED] for side in ("small", "large")}
     out.claim(
-        "Section 4.1: below α* its slope is bent against the modified one's, by the effective learning rate ∝ α",
+        BENT,
         expected=f"slope less that of the modified one −1 ± {CLOSE:g}, on both sides of 10⁻²",
         measured=f"{bent['small']:.2f} for α ≤ {FOLD:g}, {bent['large']:.2f} from α = {LAZY:g} on",
         holds=every(near(value, -1, CLOSE) for value in bent.values()),
@@ -207,7 +216,7 @@ def at_small_alpha(out: report.Report, small: dict) -> None:
     )
     ratio = middle(small[MODIFIED]) / middle(small[GD])
     out.claim(
-        "Section 4.2.2: at small α the proper η is larger with modified RMSProp than with gradient descent",
+        LARGER,
         expected=f"the middle of its near-best η above that of gradient descent's, at every α ≤ {FOLD:g}",
         measured=", ".join(
             f"{value:.2g} times at α = {alpha:g}"
