@@ -53,7 +53,10 @@ SIZES: dict[str, Any] = PAPER | dict(
 )
 
 
-WHY: dict[str, str] = {}
+WHY = {
+    "it can reach the error of an ensemble of two independent networks (on CIFAR-10)": "Size: seven periods on 512 images leave a cosine "
+    "of 0.8 between the minima, where independent runs have 0",
+}
 
 
 CLAIMS = (
@@ -87,8 +90,9 @@ def main(options: Options) -> None:
     unravel = ravel_pytree(start)[1]
 
     @jax.jit
-    def probabilities(weights: jax.Array) -> jax.Array:
-        return jax.nn.softmax(network.apply(unravel(weights), data.x_test))
+    def probabilities(weights: jax.Array, x: jax.Array) -> jax.Array:
+        """Of each weights (m, …), (m, n, classes)."""
+        return jax.lax.map(lambda w: jax.nn.softmax(network.apply(unravel(w), x)), weights)
 
     found = []
     for seed in range(options.seeds):
@@ -99,7 +103,7 @@ def main(options: Options) -> None:
             Minima(
                 record["step"].to_numpy()[at],
                 weights / np.linalg.norm(weights, axis=1, keepdims=True),
-                np.asarray(jax.lax.map(probabilities, jnp.asarray(weights))),
+                np.asarray(probabilities(jnp.asarray(weights), jnp.asarray(data.x_test))),
             )
         )
     if min(one.step.size for one in found) < 3:
