@@ -14,13 +14,29 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from _plane import DESK_SIZES, SIZES, Options, above, described, every, images, loss, near, powers
+from _plane import (
+    DESK_SIZES,
+    SIZES,
+    Options,
+    above,
+    described,
+    every,
+    explain,
+    images,
+    loss,
+    near,
+    powers,
+)
 
 from ntkdecay import kernels, output_scale, predict, report, stax, training
 
 LABEL = {0: "λ = Λ", 1: "λ = Λ/α", 2: "λ = Λ/α²"}
 DEGREE, LAZY = 2, 1e4
 """From this α on hardly a hidden unit changes its sign on a sample, and F − F_lazy is a power of α."""
+WHY = {
+    "the network tends to its lazy limit like 1/α where λ falls with α": "Size: of more units on more samples some change their sign up to α = 1e4, "
+    "which sets the distance there; beyond it falls as 1/α"
+}
 
 
 ALPHAS = powers(0, 6)
@@ -92,6 +108,7 @@ def main(options: Scales) -> None:
     out.numbers |= {"alpha": alpha, "power of 1/α in λ": list(LABEL), **measured}
     out.numbers["predicted"] = {"output": rms(limit).mean(2), "loss": expected}
     compare(out, options, alpha, measured, each["test_accuracy"])
+    explain(out, WHY)
     out.save(figure)
 
 
