@@ -7,6 +7,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
 - `ntkdecay.finite_width`: what holds exactly at any width
+- `ntkdecay.risk`: the expected test error of infinitely wide networks under L2
 - `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks
 - `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         power_counting,
         predict,
         report,
+        risk,
         scale_invariant,
         symbolic,
         training,
@@ -65,6 +67,7 @@ __all__ = [
     "power_counting",
     "predict",
     "report",
+    "risk",
     "scale_invariant",
     "stax",
     "symbolic",

@@ -43,6 +43,21 @@ PAPERS = {
   eprint = {1909.11304},
   archiveprefix = {arXiv}
 }""",
+    "spectral": """@inproceedings{velikanov2024generalization,
+  title = {Generalization error of spectral algorithms},
+  author = {Velikanov, Maksim and Panov, Maxim and Yarotsky, Dmitry},
+  booktitle = {International Conference on Learning Representations},
+  year = {2024},
+  eprint = {2403.11696},
+  archiveprefix = {arXiv}
+}""",
+    "equivalents": """@article{atanasov2024scaling,
+  title = {Scaling and renormalization in high-dimensional regression},
+  author = {Atanasov, Alexander and Zavatone-Veth, Jacob A. and Pehlevan, Cengiz},
+  year = {2024},
+  eprint = {2405.00592},
+  archiveprefix = {arXiv}
+}""",
     "neural_tangents": """@inproceedings{novak2020neural,
   title = {Neural Tangents: fast and easy infinite neural networks in {Python}},
   author = {Novak, Roman and Xiao, Lechao and Hron, Jiri and Lee, Jaehoon and Alemi, Alexander A. and
@@ -74,6 +89,7 @@ BEHIND = {
     "power_counting": ("l2", "width"),
     "predict": ("l2", "neural_tangents"),
     "report": (),
+    "risk": ("l2", "spectral", "equivalents"),
     "scale_invariant": ("intrinsic_lr", "periodic"),
     "stax": ("neural_tangents",),
     "symbolic": ("l2", "intrinsic_lr", "periodic", "output_scale"),

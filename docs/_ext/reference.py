@@ -25,6 +25,7 @@ MODULES = (
     "scale_invariant.networks",
     "output_scale",
     "finite_width",
+    "risk",
     "deep_linear",
     "power_counting",
     "datasets",

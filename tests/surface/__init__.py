@@ -80,6 +80,7 @@ PACKAGES = (
     "power_counting",
     "predict",
     "report",
+    "risk",
     "scale_invariant",
     "scale_invariant.networks",
     "symbolic",

@@ -1,0 +1,130 @@
+r"""The expected test error of a spectral filter over draws of the training set.
+
+With γ the eigenvalues of K/n, g = 1 − h, population eigenvalues Λ_i and a target Σ_i c_i √Λ_i φ_i(x),
+
+.. math:: E = \Big(\frac{-1}{2\pi i}\Big)^2 \oint\oint \frac{g(z) g(z')}{z z'}
+              \frac{\sum_i c_i^2 \Lambda_i \frac{\kappa}{\Lambda_i + \kappa} \frac{\kappa'}{\Lambda_i + \kappa'}}
+                   {1 - \frac1n \sum_i \frac{\Lambda_i^2}{(\Lambda_i + \kappa)(\Lambda_i + \kappa')}}\, dz\, dz'
+              + \frac{s^2}{n} \frac{-1}{2\pi i} \oint \frac{h(z)^2}{z} \frac{-\kappa}{z} \sum_i \frac{\Lambda_i}{\Lambda_i + \kappa}\, dz
+
+where κ(z) (1 − (1/n) Σ Λ_i/(Λ_i + κ)) = −z, and s is the deviation of the labels' noise: Cauchy's formula for g(Ĉ), and the
+deterministic equivalents of one and two resolvents (Atanasov et al. 2024, arXiv 2405.00592; Velikanov, Panov & Yarotsky,
+ICLR 2024, arXiv 2403.11696, of any filter). The contours go around the spectrum and 0: from −δ along a ray, whose distance
+to the spectrum grows with |z|, and back along its mirror image.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ntkdecay.risk._filter import driven, learned
+
+PANELS, POINTS, ARC = 20, 8, 3
+ANGLE = np.pi / 3
+NEWTON = 4
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
+
+
+def contour(start: Array, radius: Array) -> tuple[Array, Array]:
+    """Nodes z and weights dz of its upper half, from −`start` to `radius`."""
+    edges = start * (radius / start) ** jnp.linspace(0, 1, PANELS + 1)
+    edges = jnp.concatenate([jnp.array([0, 0.5], edges.dtype) * start, edges])
+    r, dr = _panels(edges)
+    turn = jnp.exp(1j * ANGLE)
+    end = -start + radius * turn
+    # the arc around 0 that goes on from there to the real axis
+    angle, dangle = _panels(jnp.angle(end) * jnp.linspace(1, 0, ARC + 1))
+    arc = jnp.abs(end) * jnp.exp(1j * angle)
+    return jnp.concatenate([-start + r * turn, arc]), jnp.concatenate(
+        [dr * turn, 1j * arc * dangle]
+    )
+
+
+def _panels(edges: Array) -> tuple[Array, Array]:
+    half = jnp.diff(edges) / 2
+    nodes, weights = (jnp.asarray(x, edges.dtype) for x in (_NODES, _WEIGHTS))
+    at = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    return at.reshape(-1), (half[:, None] * weights).reshape(-1)
+
+
+def effective(z: Array, eigenvalues: Array, n: Array) -> Array:
+    """κ at the nodes of a contour that begins on the negative axis, where it is real: followed from there."""
+
+    def residual(kappa: Array, z: Array) -> tuple[Array, Array]:
+        """κ(1 − (1/n)ΣΛ/(Λ+κ)) + z, and its derivative 1 − (1/n)ΣΛ²/(Λ+κ)²."""
+        share = eigenvalues / (eigenvalues + kappa)
+        return kappa * (1 - share.sum() / n) + z, 1 - (share**2).sum() / n
+
+    def newton(kappa: Array, z: Array) -> Array:
+        value, slope = residual(kappa, z)
+        return kappa - value / slope
+
+    def following(carry: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], Array]:
+        before, kappa = carry
+        slope = residual(kappa, z)[1]
+        guess = kappa - (z - before) / slope
+        found = lax.fori_loop(0, NEWTON, lambda _, kappa: newton(kappa, z), guess)
+        return (z, found), found
+
+    first = -z[0].real
+    kappa = lax.stop_gradient(_on_the_axis(first, eigenvalues, n))
+    begin = (-first + 0j, kappa + 0j)
+    _, found = lax.scan(following, lax.stop_gradient(begin), lax.stop_gradient(z))
+    return jax.vmap(newton)(lax.stop_gradient(found), z)  # as differentiable as its equation
+
+
+def _on_the_axis(x: Array, eigenvalues: Array, n: Array) -> Array:
+    """κ(−x) > 0: between x and x + ΣΛ/n, by bisection in its logarithm."""
+    low, high = jnp.log(x), jnp.log(x + eigenvalues.sum() / n)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        kappa = jnp.exp(middle)
+        above = kappa * (1 - (eigenvalues / (eigenvalues + kappa)).sum() / n) > x
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = lax.fori_loop(0, 60, halve, (low, high))
+    return jnp.exp((low + high) / 2)
+
+
+@partial(jax.jit, static_argnames="degree")
+def curve(
+    eigenvalues: Array,
+    coefficients: Array,
+    n: Array,
+    t: Array,
+    l2: Array,
+    noise: Array,
+    degree: float,
+) -> Array:
+    """(*n.shape, *t.shape) with `t` and `l2` broadcast."""
+    t, l2 = jnp.broadcast_arrays(t, l2)
+    shape, t, l2 = (*n.shape, *t.shape), t.reshape(-1), l2.reshape(-1)
+    coefficients = coefficients.reshape(eigenvalues.size, -1)
+    power, outputs = (coefficients**2).sum(1) * eigenvalues, coefficients.shape[1]
+    # no eigenvalue of K/n is above 4 `top`; one contour, and the filter on it, serve all n
+    top = eigenvalues.max() + eigenvalues.sum() / n.min()
+    fastest = 1 / driven(t, l2, degree) + (l2 / 2 if degree == 1 else 0.0)
+    z, dz = contour(*lax.stop_gradient((jnp.minimum(fastest.min(), top), 4 * top)))
+    h = learned(z, t, l2, degree)
+    a, b = (1 - h) / z * dz, (h / z) ** 2 * dz
+
+    def at(n: Array) -> Array:
+        kappa = effective(z, eigenvalues, n)
+        share = eigenvalues / (eigenvalues + kappa[:, None])
+        left = kappa[:, None] / (eigenvalues + kappa[:, None])
+
+        def pair(other: Array, other_left: Array) -> Array:
+            return ((left * power) @ other_left.T) / (1 - share @ other.T / n)
+
+        same = jnp.einsum("ta,ab,tb->t", a, pair(share, left), a)
+        across = jnp.einsum("ta,ab,tb->t", a, pair(share.conj(), left.conj()), a.conj())
+        bias = (across - same).real / (2 * np.pi**2)
+        variance = -(b * (kappa * share.sum(1))).sum(1).imag / (np.pi * n)
+        return bias + outputs * noise**2 * variance
+
+    return lax.map(at, n.reshape(-1)).reshape(shape)

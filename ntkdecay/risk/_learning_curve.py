@@ -1,0 +1,151 @@
+"""Learning curves, and the spectrum that they are of."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntkdecay._checks import array, checked, is_traced
+from ntkdecay._degree import as_degree, network_degree
+from ntkdecay.homogeneity import Degree
+from ntkdecay.predict._checks import as_own, float_dtype, kernel
+from ntkdecay.risk._curve import curve
+
+
+class Spectrum(NamedTuple):
+    """A kernel over a population, and a target Σ_i c_i √Λ_i φ_i.
+
+    Args:
+        eigenvalues: Λ_i of f ↦ E_x'[Θ(x, x') f(x')], largest first, (modes,).
+        coefficients: c_i, of the eigenfunctions with E φ_i φ_j = δ_ij; (modes,), or (modes, outputs).
+    """
+
+    eigenvalues: Array
+    coefficients: Array
+
+
+@checked(
+    eigenvalues=array(low=0, ndim=1),
+    coefficients=array(ndim=(1, 2)),
+    n=array(above=0),
+    t=array(low=0, inf=True),
+    l2=array(low=0),
+    degree=network_degree(),
+    noise=array(low=0, ndim=0),
+)
+def learning_curve(
+    eigenvalues: ArrayLike,
+    coefficients: ArrayLike,
+    n: ArrayLike,
+    *,
+    t: ArrayLike,
+    l2: ArrayLike,
+    degree: float | Degree,
+    noise: ArrayLike = 0.0,
+) -> Array:
+    r"""The expected test error of a network of infinite width, trained on n samples for a time t with L2.
+
+    .. math:: E_n(t) = \mathbb E_{X, \epsilon}\, \mathbb E_x\, |f_t(x) - f_*(x)|^2, \qquad
+              f_t = \Theta_{xX}\, \frac{h_t}{\gamma}\Big(\frac{\Theta_{XX}}{n}\Big) \frac yn
+
+    where h_t(γ) is what Theorem 1 of `l2` has learned of a mode of Θ/n with eigenvalue γ, on the loss (1/2n) Σ (f − y)² from
+    f_0 = 0. To leading order in n it follows from the spectrum alone (Velikanov, Panov & Yarotsky, ICLR 2024): a double contour
+    integral of the filter, evaluated to 1e-10 of Σ c_i² Λ_i in float64. The features of the kernel are taken as Gaussian: on digits the error
+    is within 1 % where training stops early, and at its end 8 %, 4 % and 3 % above this at n = 50, 200 and 800. With degree 1, t = ∞ it is kernel ridge regression with ridge nλ.
+
+    Args:
+        eigenvalues: Λ_i >= 0 of the kernel over the population, (modes,); one repeated stands for several modes.
+        coefficients: c_i of the target Σ c_i √Λ_i φ_i, (modes,), or (modes, outputs) for several at once.
+        n: numbers of training samples, of any shape.
+        t: gradient-flow times (steps × learning rate) >= 0, or inf.
+        l2: λ >= 0; broadcasts with `t`.
+        degree: k of the network.
+        noise: standard deviation of the noise of the training labels.
+
+    Returns:
+        The error against the noiseless target, summed over outputs, of shape (*n.shape, *t.shape) with t and `l2` broadcast:
+        each n at each time. Differentiable in all but `degree`.
+
+    Raises:
+        ValueError: for shapes that do not fit; at degree 0; at t = inf without L2: take a large t.
+
+    >>> import numpy as np
+    >>> from ntkdecay import risk
+    >>> i = np.arange(1.0, 101)
+    >>> error = risk.learning_curve(i**-2, np.ones(100), [10, 100], t=100.0, l2=[0.0, 1e-2], degree=2)
+    >>> error.shape
+    (2, 2)
+    """
+    given = eigenvalues, coefficients, n, t, l2, noise
+    dtype = float_dtype(*given)
+    values, weights, sizes, times, rates, deviation = (as_own(one, dtype) for one in given)
+    k = as_degree(degree)
+    if k == 0:
+        raise ValueError(
+            "`degree` is 0, whose kernel grows under L2: there is no equilibrium without noise of SGD."
+        )
+    if len(weights) != len(values):
+        raise ValueError(
+            f"`coefficients` has shape {weights.shape}, `eigenvalues` {values.shape}: one of each mode."
+        )
+    try:
+        np.broadcast_shapes(times.shape, rates.shape)
+    except ValueError:
+        raise ValueError(
+            f"`l2` has shape {rates.shape}, which does not broadcast with `t` of {times.shape}."
+        ) from None
+    if not is_traced(times, rates) and (np.isinf(times) & (np.asarray(rates) == 0)).any():
+        raise ValueError(
+            "`t` is inf where `l2` is 0: training ends for no mode with a small eigenvalue; give a large t."
+        )
+    with jax.numpy_rank_promotion("allow"):
+        return curve(values, weights, sizes, times, rates, deviation, k)
+
+
+@checked(kernel=kernel(), y=array(ndim=(1, 2)))
+def spectrum(kernel: ArrayLike, y: ArrayLike) -> Spectrum:
+    r"""The spectrum of a kernel over a population and the coefficients of a target, from a sample of N that stands for it.
+
+    .. math:: \frac{\Theta}{N} v_i = \Lambda_i v_i, \qquad c_i = \frac{v_i \cdot y}{\sqrt{N \Lambda_i}}
+
+    Modes beyond the first N have no place in it: take n well below N, or draw the n from these N with replacement.
+
+    Args:
+        kernel: Θ between N samples, (N, N).
+        y: the target on them, (N,) or (N, outputs).
+
+    Returns:
+        `Spectrum(eigenvalues, coefficients)`; eigenvalues below rounding are raised to it, so that c_i² Λ_i is kept.
+
+    Raises:
+        ValueError: if the shapes do not fit or the kernel is not symmetric and positive semi-definite.
+
+    >>> import numpy as np
+    >>> from ntkdecay import risk
+    >>> found = risk.spectrum(np.diag([1.0, 3.0]), np.array([1.0, -1.0]))
+    >>> found.eigenvalues.tolist()
+    [1.5, 0.5]
+    """
+    dtype = float_dtype(kernel, y)
+    theta, labels = (np.asarray(one, dtype) for one in (kernel, y))
+    size = len(labels)
+    if theta.shape != (size, size):
+        raise ValueError(
+            f"`kernel` has shape {theta.shape} and `y` {labels.shape}; they must be (N, N) and (N,) or (N, outputs)."
+        )
+    values, vectors = np.linalg.eigh((theta + theta.T) / 2)
+    largest, rounding = np.abs(values).max(), 10 * size * np.finfo(theta.dtype).eps
+    if (
+        np.abs(theta - theta.T).max() > np.sqrt(rounding) * largest
+        or values.min() < -np.sqrt(rounding) * largest
+    ):
+        raise ValueError(
+            "`kernel` is not symmetric and positive semi-definite: it must be between the same N samples."
+        )
+    values = np.maximum(values[::-1], rounding * largest) / size
+    projected = vectors[:, ::-1].T @ labels
+    scale = np.sqrt(size * values).reshape(-1, *[1] * (projected.ndim - 1))
+    return Spectrum(jnp.asarray(values), jnp.asarray(projected / scale))

@@ -1,0 +1,23 @@
+import numpy as np
+
+from ntkdecay import risk
+from surface import EXEMPT, RESULT, Call, call
+
+
+@call("risk.learning_curve")
+def learning_curve(other=False):
+    i = np.arange(1.0, 6.0)
+    arguments = {
+        "eigenvalues": (i + other) ** -2, "coefficients": i**-1.0, "n": np.array([3.0, 8.0 + other]),
+        "t": np.array([1.0, 20.0]), "l2": np.array([0.1, 0.2 + other]), "degree": 2, "noise": 0.1,
+    }  # fmt: skip
+    return Call(risk.learning_curve, arguments, ("coefficients",))
+
+
+@call("risk.spectrum")
+def spectrum(other=False):
+    root = np.random.default_rng(int(other)).normal(size=(4, 6))
+    return Call(risk.spectrum, {"kernel": root @ root.T, "y": root[:, 0]}, ("y",))
+
+
+EXEMPT["risk.Spectrum"] = RESULT
