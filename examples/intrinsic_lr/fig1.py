@@ -50,9 +50,6 @@ DESK_SIZES = Fig1(**DESK, record=100)
 PAPER = Fig1(**CIFAR, l2=0.0005, phase=100 * EPOCH)
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Fig1) -> None:
     """Figure 1: five schedules reach the same equilibrium when their η and λ become the same."""
     out = report.Report("intrinsic_lr", "fig1", options, data=options.words)
@@ -63,7 +60,6 @@ def main(options: Fig1) -> None:
     draw(out, options, grid, list(schedules), predictions)
     equilibrium(out, options, grid, phases, predictions)
     finetuned(out, options, grid)
-    out.explain(WHY)
     out.save(plt.gcf())
 
 

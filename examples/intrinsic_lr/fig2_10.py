@@ -71,8 +71,6 @@ PAPER = Fig210(
 Setting = tuple[float, float, float]
 """Large η, K and β."""
 
-WHY: dict[str, str] = {}
-
 
 def main(options: Fig210) -> None:
     """Figures 2 and 10: small learning rates generalize as well as large ones, if they have the time."""
@@ -95,7 +93,6 @@ def main(options: Fig210) -> None:
         small_rates(out, options, here, setting)
         sooner(out, options, here, setting)
         equilibria(axes[1, 1], out, options, here, setting)
-        out.explain(WHY)
         out.save(figure)
 
 

@@ -53,9 +53,6 @@ PAPER = Fig3(
 """Width and batches of the paper's network on MNIST are not printed there."""
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Fig3) -> None:
     """Figure 3: three schedules with the same final ηλ come to the same distribution of predictions."""
     out = report.Report("intrinsic_lr", "fig3", options, data=options.words)
@@ -69,7 +66,6 @@ def main(options: Fig3) -> None:
     ):
         distances(ax, out, options, grid.sel(step=at), title, there)
     mixed_before(out, options, grid)
-    out.explain(WHY)
     out.save(figure)
 
 

@@ -56,7 +56,6 @@ PAPER = dataclasses.replace(
 )
 
 
-WHY: dict[str, str] = {}
 PERIODS = 3.0
 """A run of so many 1/(ηλ) has destabilizations if there are any."""
 
@@ -75,7 +74,6 @@ def main(options: Fig5) -> None:
     )  # fmt: skip
     draw(axes.flat[1:], options, grid)
     unstable(out, options, grid)
-    out.explain(WHY)
     out.save(figure)
 
 

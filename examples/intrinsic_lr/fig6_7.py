@@ -48,9 +48,6 @@ PAPER = dataclasses.replace(
 )
 
 
-WHY: dict[str, str] = {}
-
-
 class Averages(NamedTuple):
     """What averages of weights do, for each run."""
 
@@ -85,7 +82,6 @@ def main(options: Fig67) -> None:
         figure.suptitle(f"{'plain SGD' if not beta else f'momentum {beta:g}'}, λ_e = {intrinsic_lr:g}, {options.seeds} runs")  # fmt: skip
         accuracies(axes, out, record, found)
         distances(axes[2], out, record, weights, found, intrinsic_lr)
-        out.explain(WHY)
         out.save(figure)
 
 

@@ -47,9 +47,6 @@ DESK_SIZES = Fig8(**DESK, drops=(2400, 3600), end=4800, record=30)
 PAPER = Fig8(**CIFAR, l2=(0.0001, 0.0005), drops=(80 * EPOCH, 120 * EPOCH), end=160 * EPOCH)
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Fig8) -> None:
     """Figure 8: an early large intrinsic learning rate makes training robust to the initialization."""
     in_order(options, "drops", "end")
@@ -61,7 +58,6 @@ def main(options: Fig8) -> None:
     decay(out, options, grid, list(settings.values()))
     arrival(out, options, grid, settings)
     accuracy(out, grid, list(settings))
-    out.explain(WHY)
     out.save(figure)
 
 

@@ -80,9 +80,6 @@ SIZES: dict[str, Any] = PAPER | dict(
 )  # fmt: skip
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Options) -> None:
     """Figures 15 to 18: periods against products and ratios of η and λ."""
     out = report.Report("periodic", "fig15_18", options, data=options.words)
@@ -94,7 +91,6 @@ def main(options: Options) -> None:
     apart(axes[4], out, options, "l2")
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
-    out.explain(WHY)
     out.save(figure)
 
 

@@ -55,9 +55,6 @@ SIZES: dict[str, Any] = PAPER | dict(
 )
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Options) -> None:
     """Figure 19: periods against the norm of the last layer."""
     out = report.Report("periodic", "fig19", options, data=options.words)
@@ -101,7 +98,6 @@ def main(options: Options) -> None:
         measured=f"{listed(numbers)} periods at norm {listed(options.head_norms)}",
         holds=numbers[0] == 0 and min(large) >= 3 if known else None,
     )
-    out.explain(WHY)
     out.save(figure)
 
 

@@ -74,9 +74,6 @@ SIZES: dict[str, Any] = PAPER | dict(
 )  # fmt: skip
 
 
-WHY: dict[str, str] = {}
-
-
 def main(options: Options) -> None:
     """Figures 21 to 23: periods in practice, with other normalizations and with Adam."""
     out = report.Report("periodic", "fig21_23", options, data=options.words)
@@ -84,7 +81,6 @@ def main(options: Options) -> None:
     practice(axes[0], out, options)
     normalizations(axes[1], out, options)
     adam(axes[2], out, options)
-    out.explain(WHY)
     out.save(figure)
 
 
