@@ -222,7 +222,7 @@ SCRIPTS = {
                      fixed=(8.0, 5e-3), fixed_steps=400, scales=(1.0, 0.5), stops=(0.5,), stochastic=(8.0, 5e-3),
                      stochastic_samples=40, stochastic_batch=20, smooth=3),
     "fig15_18": dict(batch_size=20, every=4, products=(0.01, 0.02), ratios=(100.0, 400.0), steps=400, scales=(2.0,),
-                     learning_rates=(0.1, 2.0), decays=(1e-4, 1e-2)),
+                     learning_rates=(0.1, 2.0), decays=(1e-4, 1e-2), seeds=2),
     "fig19": dict(batch_size=20, every=2, head_norms=(1.0, 10.0), steps=200),
     "fig20": dict(batch_size=20, every=2, learning_rate=8.0, l2=5e-3, steps=500, seeds=2, lags=2),
     "fig21_23": dict(batch_size=20, every=4, steps=100),
