@@ -6,7 +6,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.kernels`: the neural tangent kernel of a network, analytic or empirical
 - `ntkdecay.homogeneity`: the degree k of a network
 - `ntkdecay.predict`: the trajectories of infinitely wide networks under L2
-- `ntkdecay.finite_width`: what holds exactly at any width
+- `ntkdecay.finite_width`: what holds exactly at any width, and the next order in 1/width
 - `ntkdecay.risk`: the expected test error of infinitely wide networks under L2
 - `ntkdecay.power_counting`: the power of the width in a correlation function
 - `ntkdecay.deep_linear`: the fixed points of deep linear networks

@@ -1,6 +1,5 @@
 """A homogeneous network, its loss and its L2, as every function of this package is given them."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from ntkdecay._checks import Rule, array, choice, function, is_traced, number, o
 from ntkdecay._degree import or_measured, plain_degree
 from ntkdecay._program import Program, read
 from ntkdecay.homogeneity import degree as measured_degree
-from ntkdecay.kernels._checks import check_network, exact
+from ntkdecay.kernels._checks import check_network
 
 Loss = Callable[[Array, Array], Array]
 
@@ -27,6 +26,17 @@ RULES: dict[str, Rule] = {
     "reduction": choice("mean", "sum"),
     "loss": optional(function("of (fx, y)")),
 }
+
+
+def _mean(fx: Array, y: Array) -> Array:
+    return 0.5 * jnp.mean((fx - y) ** 2)
+
+
+def _sum(fx: Array, y: Array) -> Array:
+    return 0.5 * jnp.sum((fx - y) ** 2)
+
+
+SQUARES: dict[str, Loss] = {"mean": _mean, "sum": _sum}
 
 
 class Problem(NamedTuple):
@@ -65,8 +75,7 @@ def problem(
                 f"`y_train` has shape {y.shape} and `apply_fn`'s output {out.shape}; MSE compares them entry by entry."
             )
         y = y.astype(out.dtype)
-        scale = math.prod(out.shape) if reduction == "mean" else 1
-        program = read(lambda fx, y: 0.5 * jnp.sum((fx - y) ** 2) / scale, out, y)
+        program = read(SQUARES[reduction], out, y)
     elif y.shape[:1] != out.shape[:1]:
         raise ValueError(
             f"`y_train` has {y.shape[:1]} samples and `x_train` {out.shape[:1]}; each has its label."
@@ -78,6 +87,17 @@ def problem(
                 f"`loss` gives {program.out} for outputs of shape {out.shape}; it must give one number."
             )
     return Problem(f, program, params, x, y, l2, _degree(apply_fn, params, x, degree))
+
+
+def same_kind(task: Problem, x_test: Any) -> Array:
+    """Test points as an array, which go through the network of the training points."""
+    x = own(x_test)
+    if x.shape[1:] != task.x.shape[1:] or x.dtype != task.x.dtype:
+        raise ValueError(
+            f"`x_test` holds {x.dtype} samples of shape {x.shape[1:]}, `x_train` {task.x.dtype} ones of "
+            f"{task.x.shape[1:]}: both go through one network."
+        )
+    return x
 
 
 def _degree(apply_fn: Any, params: Any, x: Array, degree: Any) -> float:
@@ -102,6 +122,3 @@ def _degree(apply_fn: Any, params: Any, x: Array, degree: Any) -> float:
             "`ntkdecay.scale_invariant`."
         )
     return k
-
-
-__all__ = ["RULES", "Loss", "Problem", "exact", "problem"]

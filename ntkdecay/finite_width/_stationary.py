@@ -18,9 +18,9 @@ from jax.typing import ArrayLike
 from ntkdecay._arrays import own
 from ntkdecay._checks import array, checked, choice, integer, is_traced, optional
 from ntkdecay._program import Program
-from ntkdecay.finite_width._problem import RULES, Loss, Problem, exact, problem
+from ntkdecay.finite_width._problem import RULES, Loss, Problem, problem, same_kind
 from ntkdecay.homogeneity import Degree
-from ntkdecay.kernels._checks import ApplyFn, read_at
+from ntkdecay.kernels._checks import ApplyFn, exact, read_at
 from ntkdecay.kernels._empirical import empirical_ntk
 
 
@@ -173,12 +173,7 @@ def attributions(
     (1.0, True)
     """
     task = problem(apply_fn, params, x_train, y_train, l2, degree, reduction, loss)
-    x = task.x if x_test is None else own(x_test)
-    if x.shape[1:] != task.x.shape[1:] or x.dtype != task.x.dtype:
-        raise ValueError(
-            f"`x_test` holds {x.dtype} samples of shape {x.shape[1:]}, `x_train` {task.x.dtype} ones of "
-            f"{task.x.shape[1:]}: both go through one network."
-        )
+    x = task.x if x_test is None else same_kind(task, x_test)
     program = read_at(apply_fn, params, x, len(x))
     with exact():
         slope, rest = _slope_and_rest(task, program, x)

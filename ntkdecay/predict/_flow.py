@@ -190,7 +190,7 @@ def gradient_descent(
             status
         ):  # within a program, or of a loss that has captured a traced number
             return program(_flow, loss, solver, max_steps, "whole")(*arguments)
-        if status != PRESSED:
+        if np.asarray(status) != PRESSED:
             return after, status
         net, settings, *others = arguments
         rest = program(_flow, loss, solver, max_steps, "rest")

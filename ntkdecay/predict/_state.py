@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._arrays import own as own_array
 from ntkdecay._checks import (
     Rule,
     is_traced,
@@ -296,7 +297,7 @@ def positive_kernel(k: Any, y_shape: tuple[int, ...], trace_axes: tuple[int, ...
     matrix, rows = (matrix + matrix.T) / 2, len(matrix)
     info = np.finfo(matrix.dtype)
     rounding = max(10 * info.eps * np.trace(matrix), info.tiny)
-    positive = jnp.asarray(matrix)
+    positive = own_array(matrix)
     with contextlib.suppress(np.linalg.LinAlgError):
         np.linalg.cholesky(matrix + rounding * np.eye(rows, dtype=matrix.dtype))
         return positive

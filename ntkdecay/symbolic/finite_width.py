@@ -98,3 +98,29 @@ def momentum_without_l2(claim):
     v_next = beta * v + g + lam * theta
     after = theta - eta * v_next
     return [u_next - (a_next * v_next - v_a_next * after), sp.together(moved - after / a_next)]
+
+
+@statement(
+    "ntkdecay",
+    "hierarchy",
+    "the hierarchy of kernels with decay, K^(2) = ∇f·∇f and K^(r+1) = ∇K^(r)·∇f of degree d",
+    "d = r*(k - 2) + 2; K_dot == -dot(grad(K), grad(f))*ell_prime - λ*d*K; "
+    "dot(θ, grad(K_next)) == (d + k - 2)*K_next; dot(θ, grad(Θ)) == (2*k - 2)*Θ",
+    kind="proof",
+    show={"K": "K^(r)", "K_dot": "dK^(r)/dt", "K_next": "K^(r+1)", "grad": "∇"},
+    scope="by induction, symbolic k and r: K^(r) any function of degree d, which r = 2 is and r + 1 after r; one "
+    "training sample (a sum, which is linear)",
+)
+def hierarchy(claim):
+    r = sp.Symbol("r", real=True)
+    f, other = homogeneous("f", k), homogeneous("h", k)
+    d = claim.value("d", k, r=r)
+    tensor = homogeneous("F", r * (k - 2) + 2)
+    following = dot(gradient(tensor), gradient(f))
+    velocity = dot(
+        gradient(tensor),
+        [-g * slope - lam * p for g, p in zip(gradient(f), THETA, strict=True)],
+    )
+    base = dot(gradient(f), gradient(other))
+    known = {"K": tensor, "K_dot": velocity, "K_next": following, "Θ": base, "f": f, "r": r}
+    return [claim(k, lam, slope, **known, **GEOMETRY), d.subs(r, 2) - (2 * k - 2)]

@@ -35,5 +35,30 @@ def without_l2(other=False):
     return Call(finite_width.without_l2, arguments, ("learning_rate", "l2"))
 
 
-for name in ("Attributions", "Stationarity", "WithoutL2"):
+def predicted(other: bool):
+    return arguments(other) | {"l2": 0.3 + 0.01 * other, "degree": 2.0, "loss": loss}
+
+
+def loss(fx, y):
+    return 0.01 * jnp.sum((fx - y) ** 2)
+
+
+@call("finite_width.next_order")
+def next_order(other=False):
+    return Call(finite_width.next_order, predicted(other) | {"sweeps": 2}, ("y_train",))
+
+
+@call("finite_width.next_order()")
+def next_order_fn(other=False):
+    predict_fn = finite_width.next_order(**predicted(other))
+    x_test = np.random.default_rng(9 + other).normal(size=(3, 3))
+    return Call(predict_fn, {"t": np.array([0.1, 0.2 + 0.01 * other]), "x_test": x_test})
+
+
+@call("finite_width.departure_time")
+def departure_time(other=False):
+    return Call(finite_width.departure_time, predicted(other) | {"factor": 1.5}, ("y_train",))
+
+
+for name in ("Attributions", "NextOrderFn", "Stationarity", "WithoutL2"):
     EXEMPT[f"finite_width.{name}"] = RESULT

@@ -1,0 +1,181 @@
+import functools
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from trained import CUBED, DEGREE, LINEAR, NETWORKS, RELU, SQUARE, SQUARED, draw, flow, squares
+
+from ntkdecay import finite_width, predict
+
+RNG = np.random.default_rng(3)
+X, X_TEST, Y = RNG.normal(size=(5, 3)), RNG.normal(size=(2, 3)), RNG.normal(size=(5, 1))
+TIMES = np.array([0.3, 1.0, 3.0])
+
+
+def logistic(fx, y):
+    return jnp.sum(jnp.logaddexp(0, -jnp.sign(y) * fx))
+
+
+def slope(loss, f, y):
+    """ℓ' and ℓ'' of one output."""
+    if loss is squares:
+        return f - y, np.ones_like(f)
+    sign, sigmoid = np.sign(y), 1 / (1 + np.exp(np.sign(y) * f))
+    return -sign * sigmoid, sigmoid * (1 - sigmoid)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def kernels_of(kind, params):
+    """f at X and X_TEST, Θ, K⁽³⁾ and K⁽⁴⁾, the last axes those of X."""
+    theta, unravel = jax.flatten_util.ravel_pytree(params)
+    points = jnp.concatenate([X, X_TEST])
+
+    def f(p):
+        return NETWORKS[kind](unravel(p), points)[:, 0]
+
+    def driven(function):
+        """The derivative of a function along each training sample's ∇f, on a last axis."""
+
+        def derivative(p):
+            along = jax.jacrev(f)(p)[: len(X)]
+            return jax.vmap(lambda v: jax.jvp(function, (p,), (v,))[1], out_axes=-1)(along)
+
+        return derivative
+
+    second = driven(f)
+    return f(theta), second(theta), driven(second)(theta), driven(driven(second))(theta)
+
+
+def hierarchy(kind, loss, params, l2, times):
+    """f_0 + f_1 at X and X_TEST by the hierarchy's equations as they stand, cut after K⁽⁴⁾."""
+    f0, second, third, fourth = map(np.asarray, kernels_of(kind, params))
+    k, (m, n) = DEGREE[kind], second.shape
+
+    def rates(t, state):
+        f0, f1 = state[:m], state[m : 2 * m]
+        theta1 = state[2 * m : 2 * m + m * n].reshape(m, n)
+        third = state[2 * m + m * n :].reshape(m, n, n)
+        theta0 = np.exp(-2 * (k - 1) * l2 * t) * second
+        first, curvature = slope(loss, f0[:n], Y[:, 0])
+        return np.concatenate(
+            [
+                -theta0 @ first - k * l2 * f0,
+                -theta0 @ (curvature * f1[:n]) - theta1 @ first - k * l2 * f1,
+                (-2 * (k - 1) * l2 * theta1 - third @ first).ravel(),
+                (
+                    -(3 * k - 4) * l2 * third - np.exp(-(4 * k - 6) * l2 * t) * fourth @ first
+                ).ravel(),
+            ]
+        )
+
+    start = np.concatenate([f0, np.zeros(m), np.zeros(m * n), third.ravel()])
+    found = solve_ivp(rates, (0, times[-1]), start, "DOP853", times, rtol=1e-9, atol=1e-11)
+    return found.y[:m].T, (found.y[:m] + found.y[m : 2 * m]).T
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [pytest.param(LINEAR, squares, marks=pytest.mark.slow), (SQUARE, logistic)],
+)
+def test_it_has_the_hierarchy_with_decay_to_k4(kind, loss):
+    given = {"loss": loss} if loss is not squares else {"reduction": "sum"}
+    apart, moved = [], []
+    for width in (256, 2048):
+        params = draw(width)
+        predict_fn = finite_width.next_order(
+            NETWORKS[kind], params, X, Y, l2=0.2, degree=DEGREE[kind], **given
+        )
+        found = np.concatenate([predict_fn(TIMES), predict_fn(TIMES, X_TEST)], axis=1)[..., 0]
+        leading, following = hierarchy(kind, loss, params, 0.2, TIMES)
+        apart.append(np.abs(found - following).max())
+        moved.append(np.abs(following - leading).max())
+    assert apart[1] < 0.05 * moved[1]
+    assert np.log(apart[1] / apart[0]) / np.log(8) < -1.7
+
+
+def distances(kind, width, seeds, scale=1.0, span=3.0, steps=40, sweeps=1):
+    """Mean over seeds of log RMS distance to the trained network, of infinite width and of the next order, (2, times)."""
+    rows, l2, records = [], 0.3, 12
+    end, x = span / l2, scale * X
+    times = end * np.arange(1, records + 1) / records
+    for seed in range(seeds):
+        params = draw(width, seed=seed)
+        path = flow(kind, squares, params, x, Y, l2, end / records / steps, steps, records)
+        trained, start, kernel = looked_at(kind, params, path, x)
+        given = {"l2": l2, "degree": DEGREE[kind], "reduction": "sum"}
+        leading = predict.gradient_descent_mse(kernel, Y, **given)
+        following = finite_width.next_order(NETWORKS[kind], params, x, Y, **given, sweeps=sweeps)
+        found = np.stack([leading(times, start), following(times)])
+        rows.append(np.sqrt(np.mean((found - np.asarray(trained)) ** 2, (2, 3))))
+    return np.log(rows).mean(0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def looked_at(kind, params, path, x):
+    """f along the path and at its start, and the kernel there."""
+    f = functools.partial(NETWORKS[kind], x=x)
+    jacobians = jax.tree.leaves(jax.jacrev(lambda p: f(p)[:, 0])(params))
+    flat = [j.reshape(len(x), -1) for j in jacobians]
+    return jax.vmap(f)(path), f(params), sum(j @ j.T for j in flat)
+
+
+def slopes(kind, widths, seeds, **more):
+    """The exponents of the width in the largest distance."""
+    narrow, wide = (distances(kind, n, seeds, **more).max(1) for n in widths)
+    return (wide - narrow) / np.log(widths[1] / widths[0])
+
+
+CASES = [
+    pytest.param(LINEAR, (256, 2048), 2, {}, marks=pytest.mark.slow),
+    pytest.param(SQUARED, (1024, 8192), 4, {"span": 1.0}, marks=pytest.mark.slow),
+    (SQUARE, (256, 1024), 2, {"span": 1.0}),
+    (RELU, (256, 1024), 2, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "widths", "seeds", "more"), CASES)
+def test_what_is_left_falls_like_the_width_squared(kind, widths, seeds, more):
+    leading, following = slopes(kind, widths, seeds, **more)
+    assert -1.6 < leading < -0.5
+    assert following < -1.8
+
+
+@pytest.mark.slow
+def test_what_is_left_falls_like_the_width_squared_at_degree_4():
+    leading, following = slopes(CUBED, (1024, 8192), 4, scale=0.5, span=1.0, steps=150)
+    assert -1.5 < leading < -0.6
+    assert following < -1.8
+
+
+def test_sweeps_end_at_the_network_itself():
+    one, four = (distances(LINEAR, 64, 1, span=1.0, sweeps=n)[1].max() for n in (1, 4))
+    assert four < np.log(1e-5)
+    assert one > np.log(1e-4)
+
+
+def test_any_times_in_any_order():
+    predict_fn = finite_width.next_order(NETWORKS[LINEAR], draw(64), X, Y, l2=0.1, reduction="sum")
+    times = np.array([[3.0, 0.0], [0.5, 3.0]])
+    found = predict_fn(times)
+    assert found.shape == (2, 2, 5, 1)
+    np.testing.assert_allclose(found[0, 1], NETWORKS[LINEAR](draw(64), X), rtol=1e-13)
+    np.testing.assert_array_equal(found[0, 0], found[1, 1])
+    np.testing.assert_allclose(predict_fn(0.5), found[1, 0], rtol=1e-5)
+    np.testing.assert_allclose(predict_fn(times, X)[1], found[1], rtol=1e-10)
+
+
+def test_without_l2_it_is_the_network_without_l2():
+    params = draw(512)
+    path = flow(SQUARED, squares, params, X, Y, 0.0, 0.01, 300, 1)
+    found = finite_width.next_order(NETWORKS[SQUARED], params, X, Y, l2=0.0, reduction="sum")(3.0)
+    trained = NETWORKS[SQUARED]([p[-1] for p in path], X)
+    assert np.abs(found - trained).max() < 1e-3
+
+
+def test_times_at_which_the_network_has_left_are_refused():
+    predict_fn = finite_width.next_order(NETWORKS[SQUARED], draw(32), X, Y, l2=0.3, reduction="sum")
+    with pytest.raises(ValueError, match=r"`t` is 20; from .* times the one that decays"):
+        predict_fn([0.1, 20.0])
