@@ -19,6 +19,7 @@ from _plane import (
     PlaneOptions,
     described,
     draw,
+    explain,
     near_best,
     plain,
     planes,
@@ -28,6 +29,8 @@ from ntkdecay import report
 
 SMALL, LARGE = 1e-2, 1e2
 """α up to the first is active training, from the second on lazy."""
+CHANGE = "Figure 9: at small α and the best η, hidden features change more under modified RMSProp than under gradient descent"
+FEW = "Size: at small α gradient descent has one or two near-best η, whose consistencies are as far apart as those of the optimizers"
 
 
 def main(options: PlaneOptions) -> None:
@@ -67,6 +70,7 @@ def main(options: PlaneOptions) -> None:
     )
     figure.suptitle(f"{described(options)}; {MARKS}")
     compare(out, found, signs)
+    explain(out, {CHANGE: FEW})
     out.save(figure)
 
 
@@ -122,7 +126,7 @@ def compare(out: report.Report, found: dict, signs: dict) -> None:
         for name in (RMSPROP, MODIFIED)
     }
     out.claim(
-        "Figure 9: at small α and the best η, hidden features change more under modified RMSProp than under gradient descent",
+        CHANGE,
         expected=f"mean consistency over the near-best η lower at every α ≤ {SMALL:g}",
         measured="; ".join(
             f"lower by {', '.join(f'{v:.3f}' for v in values.to_numpy())} with {name}"
