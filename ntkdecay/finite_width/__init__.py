@@ -6,6 +6,7 @@ is that of another without L2, whose output shrinks and whose learning rate grow
 predicted from its initialization, and the time at which no order helps: its kernel stops to decay.
 """
 
+from ntkdecay.finite_width._critical import critical_l2
 from ntkdecay.finite_width._departure import departure_time
 from ntkdecay.finite_width._next_order import NextOrderFn, next_order
 from ntkdecay.finite_width._stationary import (
@@ -22,6 +23,7 @@ __all__ = [
     "Stationarity",
     "WithoutL2",
     "attributions",
+    "critical_l2",
     "departure_time",
     "next_order",
     "stationarity",

@@ -124,3 +124,25 @@ def hierarchy(claim):
     base = dot(gradient(f), gradient(other))
     known = {"K": tensor, "K_dot": velocity, "K_next": following, "Θ": base, "f": f, "r": r}
     return [claim(k, lam, slope, **known, **GEOMETRY), d.subs(r, 2) - (2 * k - 2)]
+
+
+@statement(
+    "ntkdecay",
+    "critical λ",
+    "the rate at which a direction θ grows near f = 0, k = 2, and that of the best ReLU neuron",
+    "rate == 2*G/dot(θ, θ) - λ; λ_c == s/sqrt(n)",
+    kind="proof",
+    show={"G": "(−ℓ'(0)·f_θ)", "s": "|Σ y relu(w·x)|"},
+    scope="at a stationary direction of G on the sphere, where ∇G = 2G θ/‖θ‖²; a neuron v relu(w·x)/√n with |v| = ‖w‖, "
+    "which is its best ratio",
+)
+def critical(claim):
+    n, s, v, w = sp.symbols("n s v w", positive=True)
+    grown, at = claim.sides(
+        lam, n, s, G=v * w * s / sp.sqrt(n), θ=sp.Matrix([v, w]), dot=GEOMETRY["dot"]
+    )
+    flow = sp.Matrix([w, v]) * s / sp.sqrt(n) - lam * sp.Matrix([v, w])  # of v and |w|
+    alike = {w: v}
+    whole = grown.subs(alike)
+    best = sp.diff(v * w / (v**2 + w**2), w).subs(alike)
+    return [*(flow.subs(alike) - whole * sp.Matrix([v, v])), at - (whole + lam), best]

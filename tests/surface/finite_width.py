@@ -60,5 +60,11 @@ def departure_time(other=False):
     return Call(finite_width.departure_time, predicted(other) | {"factor": 1.5}, ("y_train",))
 
 
+@call("finite_width.critical_l2")
+def critical_l2(other=False):
+    given = {name: value for name, value in arguments(other).items() if name != "l2"}
+    return Call(finite_width.critical_l2, given | {"starts": 2}, ("y_train",))
+
+
 for name in ("Attributions", "NextOrderFn", "Stationarity", "WithoutL2"):
     EXEMPT[f"finite_width.{name}"] = RESULT

@@ -1,0 +1,112 @@
+r"""The λ at which L2 kills a network whose layers are two.
+
+Near θ = 0 a network of degree 2 moves on L ≈ L(0) + ℓ'(0)·f + λ/2 ‖θ‖², where a direction θ̂ grows at the rate
+2 (−ℓ'(0)·f(θ̂)) − λ: what is left of a function grows again as long as one such rate is positive.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from ntkdecay._checks import checked, integer
+from ntkdecay.finite_width._problem import RULES, Loss, Problem, problem
+from ntkdecay.homogeneity import Degree
+from ntkdecay.kernels._checks import ApplyFn, exact
+
+_STEPS, _SETTLE = 6000, 200  # of the ascent; after so many its steps begin to shorten
+
+
+@checked(**{name: rule for name, rule in RULES.items() if name != "l2"}, starts=integer(low=1))
+def critical_l2(
+    apply_fn: ApplyFn,
+    params: Any,
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    *,
+    degree: float | Degree | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    loss: Loss | None = None,
+    starts: int = 3,
+) -> float:
+    r"""The λ above which a network of degree 2 ends at f = 0, and below which it lives for ever.
+
+    .. math:: \lambda_c = 2 \max_{\|\theta\| = 1} \left[ -\ell'(0) \cdot f_\theta(X) \right]
+
+    It is a property of the network's shape, its data and its loss, not of its parameters, and falls with the width: for a
+    two-layer ReLU network in NTK parameterization, MSE summed, :math:`\lambda_c = n^{-1/2} \max_{|w| = 1} |\sum_i y_i
+    \mathrm{relu}(w \cdot x_i)|`, by one neuron; for a linear one `ntkdecay.deep_linear.critical_l2` at depth 1. Only
+    at λ < λ_c does the kernel reach a floor that holds f; infinite width, where every λ > 0 ends at f = 0, has λ_c = 0.
+
+    Args:
+        apply_fn, x_train, y_train, degree, reduction, loss: as for `stationarity`.
+        params: of the network's shapes; the search begins at their direction.
+        starts: from how many directions is searched: this one, and others that are drawn at its scale.
+
+    Returns:
+        The largest rate found, and so a lower bound of λ_c: of a wide network that has neurons in all directions λ_c itself,
+        to about 1e-3 where the maximum lies on a kink. inf for a network linear in its parameters (k = 1).
+
+    Raises:
+        TypeError, ValueError: as `stationarity`; for another degree. Above 2, f = 0 is stable at every λ > 0, and
+            f dies at a fold far from it, which is known for deep linear networks alone.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import finite_width
+    >>> def f(params, x):
+    ...     return x @ params[0] @ params[1]
+    ...
+    >>> params = [jnp.ones((1, 2)), jnp.ones((2, 1))]
+    >>> round(finite_width.critical_l2(f, params, jnp.ones((1, 1)), jnp.full((1, 1), 3.0)), 3)
+    3.0
+    """
+    task = problem(apply_fn, params, x_train, y_train, 0.0, degree, reduction, loss)
+    if task.degree == 1:
+        return np.inf
+    if abs(task.degree - 2) > 1e-6:
+        raise ValueError(
+            f"`degree` is {task.degree:g}; the critical λ of a network of degree 2 is known, and of deep linear ones that "
+            "of `ntkdecay.deep_linear.critical_l2`."
+        )
+    rng, best = np.random.default_rng(0), 0.0
+    start = jax.tree.map(np.asarray, params)
+    for _ in range(starts):
+        with exact():
+            best = max(best, float(_climb(task, start)))
+        start = jax.tree.map(
+            lambda p: (np.std(p) or 1.0) * rng.normal(size=np.shape(p)).astype(p.dtype), start
+        )
+    return best
+
+
+@jax.jit
+def _climb(task: Problem, start: Any) -> Any:
+    """The largest rate met by ascent on the sphere, its steps shortening in the end for the sake of kinks."""
+    weights = -task.slope(jnp.zeros(task.f.out.shape, task.x.dtype))
+
+    def rate(params: Any) -> Any:
+        return 2 * jnp.vdot(weights, task.outputs(params))
+
+    def norm(tree: Any) -> Any:
+        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+
+    def unit(tree: Any) -> Any:
+        size = jnp.maximum(norm(tree), jnp.finfo(task.x.dtype).tiny)
+        return jax.tree.map(lambda leaf: leaf / size, tree)
+
+    def step(state: Any) -> Any:
+        i, params, best, _ = state
+        value, slope = jax.value_and_grad(rate)(params)
+        size = norm(slope)
+        left = norm(jax.tree.map(lambda g, p: g - 2 * value * p, slope, params))
+        shift = 0.5 * size * jnp.maximum(1.0, i / _SETTLE)
+        params = unit(jax.tree.map(lambda g, p: 0.5 * g + shift * p, slope, params))
+        return i + 1, params, jnp.maximum(best, value), left > 1e-7 * size
+
+    def going(state: Any) -> Any:
+        return (state[0] < _STEPS) & state[3]
+
+    first = jnp.zeros((), task.x.dtype)
+    return jax.lax.while_loop(going, step, (0, unit(start), first, jnp.array(True)))[2]
