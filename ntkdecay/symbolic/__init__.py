@@ -45,6 +45,7 @@ for _name in (
     "closed_form_digits",
     "representation",
     "finite_width",
+    "risk",
     "intrinsic_lr",
     "intrinsic_lr_rates",
     "scale_invariant_steps",
