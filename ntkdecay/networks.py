@@ -222,7 +222,8 @@ def _network(
 
     @checked(key=prng_key(), x=BATCH, w_std=array(low=0), b_std=array(low=0))
     def init(key: Array, x: Any, w_std: ArrayLike = default_w_std, b_std: ArrayLike = 0.0) -> Any:
-        empty = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(x.shape, float))["params"]
+        shape = jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(float))
+        empty = jax.eval_shape(module.init, key, shape)["params"]
         leaves, treedef = jax.tree.flatten_with_path(empty)
         layout = tuple((path[-1].key, leaf.shape) for path, leaf in leaves)
         _check_deviations(w_std, b_std, "bias" in dict(layout))

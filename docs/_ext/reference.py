@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 
 DOCS = Path(__file__).parents[1]
@@ -146,8 +147,18 @@ def solvers() -> None:
     write(DOCS / "_build" / "solvers.md", "\n".join(lines) + "\n")
 
 
+def single_signatures() -> None:
+    """A function with several signatures for type checkers is shown with the one that it has."""
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("ntkdecay.") and hasattr(module, "overload"):
+            analyzer = ModuleAnalyzer.for_module(name)  # kept by Sphinx, which asks it
+            analyzer.analyze()
+            analyzer.overloads.clear()
+
+
 def generate(app: Sphinx) -> None:
     api()
+    single_signatures()
     figures()
     benchmarks()
     solvers()
@@ -197,6 +208,8 @@ def short(
     app: Sphinx, what: str, name: str, obj: object, options: object, given: str, returned: str
 ):
     """`ArrayLike` has been written out by the time that Python shows it to us."""
+    if name.rpartition(".")[2] in ("EnsembleFn", "PredictFnState", "Snapshot"):
+        return "", None  # what the package alone makes
     shorter = (text and ARRAY_LIKE.sub("~jax.typing.ArrayLike", text) for text in (given, returned))
     return tuple(shorter)
 
