@@ -59,7 +59,7 @@ def departure_time(
     >>> finite_width.departure_time(linear, jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones((1, 1)), l2=0.1)
     inf
     """
-    predict_fn = next_order(
+    leg = next_order(
         apply_fn,
         params,
         x_train,
@@ -68,12 +68,12 @@ def departure_time(
         degree=degree,
         reduction=reduction,
         loss=loss,
-    )
-    k = predict_fn.degree
+    ).leg
+    k = float(leg.task.degree)
     reach = _FIRST
     while k != 1 and reach <= _LAST:
         with np.errstate(all="ignore"):
-            walk = predict_fn.walk(np.array([reach / (k * l2)]))
+            walk = leg.walk(np.array([reach / (k * l2)]))
             strength, ends = np.log(walk.strength()[:, -1]), walk.leading.ends
         over = ~(strength < np.log(factor))  # what has run away is over too
         if over.any():

@@ -30,7 +30,7 @@ RADAU = np.array(
 )
 _STAGES = RADAU.sum(1)
 SIZE = 256  # one program serves up to so many steps
-_GROWTH, _FIRST, _DECAY = 1.12, 0.03, 0.25  # of steps: their ratio, the first × γ, the longest × kλ
+_GROWTH, _FIRST, _DECAY = 1.15, 0.03, 0.25  # of steps: their ratio, the first × γ, the longest × kλ
 
 
 class Leading(NamedTuple):

@@ -1,29 +1,24 @@
 """A network's own function at any time, to next order in 1/width, from its initialization."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._arrays import own
 from ntkdecay._checks import array, checked, integer, number, optional
-from ntkdecay._host import on_host
-from ntkdecay._program import Program
-from ntkdecay.finite_width._leading import Kernel, Leading, Numbers, leading_order
-from ntkdecay.finite_width._path import Mended, Path, mended, path
-from ntkdecay.finite_width._problem import RULES, SQUARES, Loss, Problem, problem, same_kind
+from ntkdecay.finite_width._leg import Leg, Settings, compiled, leg_from
+from ntkdecay.finite_width._problem import RULES, SQUARES, Loss, problem, same_kind
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import ApplyFn, exact, read_at
-from ntkdecay.kernels._empirical import empirical_ntk
-from ntkdecay.predict._checks import as_matrix
 
 
 @checked(
     **RULES | {"l2": number(low=0, why="it multiplies ‖θ‖²/2 in the loss")},
     sweeps=integer(low=1),
+    restarts=integer(low=0),
 )
 def next_order(
     apply_fn: ApplyFn,
@@ -36,6 +31,7 @@ def next_order(
     reduction: Literal["mean", "sum"] = "mean",
     loss: Loss | None = None,
     sweeps: int = 1,
+    restarts: int = 0,
 ) -> "NextOrderFn":
     r"""Gradient flow with L2 of one network, predicted from its initialization to next order in 1/width.
 
@@ -67,7 +63,10 @@ def next_order(
         loss: `loss(fx_train, y_train)`, a number, without the L2 term; None: MSE. Another loss factorizes a matrix of
             (3 × training outputs)² in each of about a hundred steps.
         sweeps: how often the residuals are found and the path is walked. Each gains an order, and in the end it is the flow
-            itself; what a sweep changes is about the error of those before it.
+            itself, to the 1e-5 of its steps, as long as the kernel is less than twice Θ.
+        restarts: how often the network may begin anew from the weights that it has reached, with their kernel, where the
+            kernel on the path is 1.5 times the last one or a third less. They reach beyond `departure_time`, where about
+            5(k−1)λΔt of them are needed, each at the cost of a kernel.
 
     Returns:
         `predict_fn(t, x_test=None)`, see `NextOrderFn`.
@@ -88,26 +87,11 @@ def next_order(
     (2, 3, 1)
     """
     task = problem(apply_fn, params, x_train, y_train, l2, degree, reduction, loss)
-    kernel = np.asarray(empirical_ntk(apply_fn, params, task.x, trace_axes=()))
-    matrix: Any = as_matrix(kernel)  # pyright: ignore[reportArgumentType]
-    values, vectors = np.linalg.eigh(matrix)
-    flat = Kernel(matrix, np.maximum(values, 0.0), vectors)
     curvature = None
     if loss is None:
         curvature = 1.0 / math.prod(task.f.out.shape) if reduction == "mean" else 1.0
-    with exact():
-        start = own(on_host(_outputs, task.f, params, task.x, compiled=_compiled))
     settings = Settings(apply_fn, loss or SQUARES[reduction], curvature, sweeps)
-    return NextOrderFn(settings, task, kernel, flat, start)
-
-
-class Settings(NamedTuple):
-    """How a network is predicted."""
-
-    apply_fn: ApplyFn
-    loss: Loss
-    curvature: float | None  # ∂²L/∂f² where it is one number
-    sweeps: int
+    return NextOrderFn(leg_from(settings, task), restarts)
 
 
 class NextOrderFn:
@@ -121,103 +105,49 @@ class NextOrderFn:
         f, the axes of t before its own.
     """
 
-    def __init__(
-        self, settings: Settings, task: Problem, kernel: Any, flat: Kernel, start: Array
-    ) -> None:
-        self._settings, self._task, self._kernel = settings, task, kernel
-        self._flat, self._start = flat, start
+    def __init__(self, leg: Leg, restarts: int) -> None:
+        self._leg, self._restarts = leg, restarts
 
     @property
-    def degree(self) -> float:
-        """k of the network."""
-        return float(self._task.degree)
+    def leg(self) -> Leg:
+        """The network at the start."""
+        return self._leg
 
     def __repr__(self) -> str:
+        task = self._leg.task
         return (
-            f"<predict_fn(t, x_test=None) of next_order for outputs of shape {self._task.f.out.shape}, "
-            f"degree={self.degree:g}, l2={float(self._task.l2):g}>"
+            f"<predict_fn(t, x_test=None) of next_order for outputs of shape {task.f.out.shape}, "
+            f"degree={float(task.degree):g}, l2={float(task.l2):g}>"
         )
 
     @checked(
         t=array(low=0, why="gradient-flow time starts at initialization"), x_test=optional(array())
     )
     def __call__(self, t: ArrayLike, x_test: ArrayLike | None = None) -> Array:
-        task, apply_fn = self._task, self._settings.apply_fn
+        leg = self._leg
         times, test = np.asarray(t, float), None
-        kernel, shape = self._flat.matrix, self._start.shape
         if x_test is not None:
-            x = same_kind(task, x_test)
-            f = read_at(apply_fn, task.params, x, len(x))
-            between = empirical_ntk(apply_fn, task.params, x, task.x, trace_axes=())
-            matrix: Any = np.asarray(between, float)
-            kernel, shape, test = np.asarray(as_matrix(matrix)), f.out.shape, (f, x)
+            x = same_kind(leg.task, x_test)
+            test = read_at(leg.settings.apply_fn, leg.task.params, x, len(x)), x
+        f, x = test or (leg.task.f, leg.task.x)
         asked = np.unique(times[times > 0])
-        found = np.empty((1 + asked.size, math.prod(shape)))
-        if asked.size:
-            walk = self.walk(asked, test)
-            ends = np.searchsorted(walk.leading.ends, asked)
-            self._refuse(walk, ends)
-            there = walk.path.fx[:, -1] if test is None else walk.path.fx_test
-            shrunk = walk.leading.a[ends, -1][:, None] ** self.degree
-            found[0] = np.asarray(self._start).ravel() if test is None else walk.path.first
-            found[1:] = shrunk * (there[ends] - walk.missing.r[ends] @ kernel.T)
-        else:
+        first, found = None, []
+        for left in reversed(range(self._restarts + 1)):
+            if not asked.size:
+                break
+            walk = leg.walk(asked - leg.since, test)
+            until = walk.kept() if left else len(walk.leading.ends)
+            here = asked - leg.since <= walk.leading.ends[until - 1]
+            rows = np.searchsorted(walk.leading.ends, asked[here] - leg.since)
+            leg.refuse(walk, rows)
+            found.append(leg.outputs(walk, rows, test))
+            if first is None:
+                first = leg.start if test is None else walk.path.first
+            asked = asked[~here]
+            leg = leg.after(walk, until) if asked.size else leg
+        if first is None:
             with exact():
-                f, x = (task.f, task.x) if test is None else test
-                found[0] = np.asarray(_compiled(f, task.params, x)).ravel()
-        rows = np.searchsorted(asked, times) + (times > 0)
-        return own(found[rows].reshape(*times.shape, *shape).astype(task.x.dtype))
-
-    def _refuse(self, walk: "Walk", ends: Numbers) -> None:
-        """No answer where the last sweep's change, by a kernel that is no longer Θ, may be as wrong as f is large."""
-        strength = walk.strength()[:, -1]
-        shrunk = walk.leading.a[:, -1] ** self.degree
-        change = walk.missing.fx[:, -1]
-        with np.errstate(all="ignore"):
-            size = shrunk * np.sqrt(np.mean((walk.path.fx[:, -1] + change) ** 2, 1))
-            error = shrunk * np.sqrt(np.mean(change**2, 1)) * np.abs(strength - 1)
-            wrong = ~(error < _LARGEST * size)
-        if wrong[ends].any():
-            first = int(np.argmax(wrong))
-            raise ValueError(
-                f"`t` is {walk.leading.ends[ends[-1]]:.3g}; from {walk.leading.ends[first]:.3g} on, where the kernel is "
-                f"{strength[first]:.2g} times the one that decays, the estimated error is above "
-                f"{100 * _LARGEST:.0f} % of f: ask for earlier times, near `departure_time`, or more `sweeps`."
-            )
-
-    def walk(self, asked: Numbers, test: tuple[Program, Any] | None = None) -> "Walk":
-        """The last sweep, to the last of ascending times, each of which ends a step."""
-        task, settings = self._task, self._settings
-        leading = leading_order(task, settings.loss, self._kernel, self._flat, self._start, asked)
-        speed = leading.speed
-        for left in reversed(range(settings.sweeps)):
-            seen = path(task, leading, speed, None if left else test)
-            missing = mended(task, self._flat, leading, speed, seen.fx, settings.curvature)
-            if left:
-                speed = speed + missing.speed
-        return Walk(leading, speed, seen, missing, self._flat)
-
-
-_LARGEST = 0.3  # of errors, relative to f
-
-
-class Walk(NamedTuple):
-    """A sweep: the residuals' Ṙ = `speed`, the path that it gives and what is missing in it."""
-
-    leading: Leading
-    speed: Numbers
-    path: Path
-    missing: Mended
-    kernel: Kernel
-
-    def strength(self) -> Numbers:
-        """The kernel on the path relative to Θ, in the direction in which it moves f: ‖J(φ)ᵀṘ‖²/‖J_0ᵀṘ‖², (steps, 3)."""
-        flat = np.einsum("tsx,xy,tsy->ts", self.speed, self.kernel.matrix, self.speed)
-        return self.path.push / np.maximum(flat, np.finfo(float).tiny)
-
-
-def _outputs(f: Program, params: Any, x: Any) -> Array:
-    return f(params, x)
-
-
-_compiled = jax.jit(_outputs)
+                first = compiled(f, leg.task.params, x)
+        found = np.concatenate([np.reshape(first, (1, -1)), *found])
+        rows = np.searchsorted(np.unique(times[times > 0]), times) + (times > 0)
+        return own(found[rows].reshape(*times.shape, *f.out.shape).astype(leg.task.x.dtype))

@@ -37,6 +37,7 @@ class Path(NamedTuple):
     push: Numbers
     fx_test: Numbers
     first: Numbers  # (outputs,), f on the test points at the start
+    params: Any  # φ at the end
 
 
 def path(task: Problem, leading: Leading, speed: Numbers, test: tuple[Program, Any] | None) -> Path:
@@ -47,10 +48,10 @@ def path(task: Problem, leading: Leading, speed: Numbers, test: tuple[Program, A
     h, v = np.zeros(size, dtype), np.zeros((size, 3, *shape), dtype)
     h[:count], v[:count] = leading.steps, speed.reshape(count, 3, *shape)
     with exact():
-        found = _path(task, test, h, v, count)
-    fx, push, fx_test = (np.asarray(part, float)[:count] for part in found[1:])
-    first = np.asarray(found[0], float).ravel()
-    return Path(fx.reshape(count, 3, -1), push, fx_test.reshape(count, -1), first)
+        start, params, *found = _path(task, test, h, v, count)
+    fx, push, fx_test = (np.asarray(part, float)[:count] for part in found)
+    first = np.asarray(start, float).ravel()
+    return Path(fx.reshape(count, 3, -1), push, fx_test.reshape(count, -1), first, params)
 
 
 @jax.jit
@@ -87,7 +88,7 @@ def _path(task: Problem, test: Any, h: Any, v: Any, count: Any) -> Any:
     start = jnp.zeros((), v.dtype) if test is None else test[0](task.params, test[1])
     tests = jnp.zeros((len(v), *start.shape), v.dtype)
     empty = (jnp.zeros_like(v), jnp.zeros(v.shape[:2], v.dtype), tests)
-    return start, *jax.lax.fori_loop(0, count, step, (task.params, *empty))[1:]
+    return start, *jax.lax.fori_loop(0, count, step, (task.params, *empty))
 
 
 class Mended(NamedTuple):
