@@ -31,7 +31,7 @@ from ntkdecay import output_scale, report
 
 EPS = 1e-8
 ACTIVE = "The paper: G is of order 1/α (9) only while the weights are what they were; at small α they grow, and once all is learned G falls"
-BELOW = "Size: at 64 units the runs at the first α from 1 on are not lazy yet"
+BELOW = "Criterion: the original optimizer makes steps ∝ α, so that after some steps larger α are further in training, at another G and v"
 LAZY, FAR = 1.0, 100.0
 """From the first α on the trajectories are nearly the same; so many times above or below α* is one side of it."""
 
