@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 LINEAR, RELU, SQUARE, SQUARED, CUBED = "linear", "ReLU", "square", "squared ReLU", "cubed ReLU"
+RNG = np.random.default_rng(3)
+X, X_TEST, Y = RNG.normal(size=(5, 3)), RNG.normal(size=(2, 3)), RNG.normal(size=(5, 1))
+RECORDS = 60  # of `flow`
 DEGREE = {LINEAR: 2, RELU: 2, SQUARE: 3, SQUARED: 3, CUBED: 4}
 
 
@@ -50,9 +53,9 @@ def descend(kind, loss, params, x, y, l2, learning_rate, steps):
     return jax.lax.fori_loop(0, steps, step, params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 8))
-def flow(kind, loss, params, x, y, l2, h, steps, records):
-    """θ by gradient flow (Runge-Kutta of order 4) every `steps` steps of length h, so many times."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def flow(kind, loss, params, x, y, l2, h, steps):
+    """θ by gradient flow (Runge-Kutta of order 4) every `steps` steps of length h, `RECORDS` times."""
 
     def step(_, params):
         k1 = _forces(kind, loss, params, x, y, l2)
@@ -66,4 +69,4 @@ def flow(kind, loss, params, x, y, l2, h, steps, records):
         params = jax.lax.fori_loop(0, steps, step, params)
         return params, params
 
-    return jax.lax.scan(record, params, length=records)[1]
+    return jax.lax.scan(record, params, length=RECORDS)[1]
