@@ -35,10 +35,10 @@ def critical_l2(
 
     .. math:: \lambda_c = 2 \max_{\|\theta\| = 1} \left[ -\ell'(0) \cdot f_\theta(X) \right]
 
-    It is a property of the network's shape, its data and its loss, not of its parameters, and falls with the width: for a
-    two-layer ReLU network in NTK parameterization, MSE summed, :math:`\lambda_c = n^{-1/2} \max_{|w| = 1} |\sum_i y_i
-    \mathrm{relu}(w \cdot x_i)|`, by one neuron; for a linear one `ntkdecay.deep_linear.critical_l2` at depth 1. Only
-    at λ < λ_c does the kernel reach a floor that holds f; infinite width, where every λ > 0 ends at f = 0, has λ_c = 0.
+    It is a property of the network's shape, its data and its loss, not of its parameters, and falls with the width n: for
+    a two-layer ReLU network in NTK parameterization, MSE summed, it is n^(−1/2) times the largest |Σ y_i relu(w·x_i)| of
+    one neuron with |w| = 1; for a linear one `ntkdecay.deep_linear.critical_l2` at depth 1. Only at λ < λ_c does the
+    kernel reach a floor that holds f; infinite width, where every λ > 0 ends at f = 0, has λ_c = 0.
 
     Args:
         apply_fn, x_train, y_train, degree, reduction, loss: as for `stationarity`.

@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import checked, number
-from ntkdecay.finite_width._next_order import next_order
+from ntkdecay.finite_width._next_order import first_leg
 from ntkdecay.finite_width._problem import RULES, Loss
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import ApplyFn
@@ -59,16 +59,7 @@ def departure_time(
     >>> finite_width.departure_time(linear, jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones((1, 1)), l2=0.1)
     inf
     """
-    leg = next_order(
-        apply_fn,
-        params,
-        x_train,
-        y_train,
-        l2=l2,
-        degree=degree,
-        reduction=reduction,
-        loss=loss,
-    ).leg
+    leg = first_leg(apply_fn, params, x_train, y_train, l2, degree, reduction, loss)
     k = float(leg.task.degree)
     reach = _FIRST
     while k != 1 and reach <= _LAST:

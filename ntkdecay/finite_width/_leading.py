@@ -73,8 +73,10 @@ def leading_order(
     times = mesh[:-1, None] + steps[:, None] * _STAGES
     padded = np.full(3 * SIZE * math.ceil(len(steps) / SIZE), times[-1, -1])
     padded[: times.size] = times.ravel()
+    fine = task.x.dtype == np.float64
+    rtol, atol = (1e-8, 1e-10) if fine else (None, None)
     predict_fn = predict.gradient_descent(
-        loss, kernel, task.y, l2=l2, degree=k, trace_axes=(), rtol=1e-8, atol=1e-10
+        loss, kernel, task.y, l2=l2, degree=k, trace_axes=(), rtol=rtol, atol=atol
     )
     weights = np.asarray(predict_fn(padded, predict.State(start)).weights, float)
     a = np.exp(-l2 * times)[..., None]

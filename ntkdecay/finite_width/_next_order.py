@@ -86,12 +86,28 @@ def next_order(
     >>> predict_fn(jnp.array([0.0, 1.0]), jnp.full((3, 1), 2.0)).shape
     (2, 3, 1)
     """
+    given = (apply_fn, params, x_train, y_train, l2, degree, reduction, loss)
+    return NextOrderFn(first_leg(*given, sweeps), restarts)
+
+
+def first_leg(
+    apply_fn: ApplyFn,
+    params: Any,
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    l2: float,
+    degree: float | Degree | None,
+    reduction: Literal["mean", "sum"],
+    loss: Loss | None,
+    sweeps: int = 1,
+) -> Leg:
+    """The network at the start."""
     task = problem(apply_fn, params, x_train, y_train, l2, degree, reduction, loss)
     curvature = None
     if loss is None:
         curvature = 1.0 / math.prod(task.f.out.shape) if reduction == "mean" else 1.0
     settings = Settings(apply_fn, loss or SQUARES[reduction], curvature, sweeps)
-    return NextOrderFn(leg_from(settings, task), restarts)
+    return leg_from(settings, task)
 
 
 class NextOrderFn:
@@ -107,11 +123,6 @@ class NextOrderFn:
 
     def __init__(self, leg: Leg, restarts: int) -> None:
         self._leg, self._restarts = leg, restarts
-
-    @property
-    def leg(self) -> Leg:
-        """The network at the start."""
-        return self._leg
 
     def __repr__(self) -> str:
         task = self._leg.task

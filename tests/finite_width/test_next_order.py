@@ -181,6 +181,19 @@ def test_any_times_in_any_order():
     np.testing.assert_allclose(predict_fn(times, X)[1], found[1], rtol=1e-10)
 
 
+def classes(fx, y):
+    return -jnp.sum(jax.nn.one_hot(y, 2) * jax.nn.log_softmax(fx))
+
+
+def test_class_numbers_and_several_outputs():
+    params, y = draw(256, outputs=2), np.array([0, 1, 1, 0, 1])
+    path = flow(RELU, classes, params, X, y, 0.3, 0.01, 5)
+    predict_fn = finite_width.next_order(NETWORKS[RELU], params, X, y, l2=0.3, loss=classes)
+    trained = NETWORKS[RELU]([p[-1] for p in path], X)
+    start = NETWORKS[RELU](params, X)
+    assert np.abs(predict_fn(3.0) - trained).max() < 0.01 * np.abs(start - trained).max()
+
+
 def test_without_l2_it_is_the_network_without_l2():
     params = draw(512)
     path = flow(SQUARED, squares, params, X, Y, 0.0, 0.01, 5)
