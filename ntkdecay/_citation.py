@@ -58,6 +58,14 @@ PAPERS = {
   eprint = {2405.00592},
   archiveprefix = {arXiv}
 }""",
+    "hierarchy": """@inproceedings{huang2020dynamics,
+  title = {Dynamics of deep neural networks and neural tangent hierarchy},
+  author = {Huang, Jiaoyang and Yau, Horng-Tzer},
+  booktitle = {International Conference on Machine Learning},
+  year = {2020},
+  eprint = {1909.08156},
+  archiveprefix = {arXiv}
+}""",
     "neural_tangents": """@inproceedings{novak2020neural,
   title = {Neural Tangents: fast and easy infinite neural networks in {Python}},
   author = {Novak, Roman and Xiao, Lechao and Hron, Jiri and Lee, Jaehoon and Alemi, Alexander A. and
@@ -80,7 +88,7 @@ PAPERS = {
 BEHIND = {
     "datasets": (),
     "deep_linear": ("l2",),
-    "finite_width": ("l2",),
+    "finite_width": ("l2", "hierarchy"),
     "homogeneity": ("l2",),
     "kernels": ("l2", "neural_tangents", "structured"),
     "networks": ("l2",),
