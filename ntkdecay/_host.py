@@ -88,7 +88,11 @@ def operation(equation: Any, inputs: list[np.ndarray]) -> list[Any]:
     raise NoRule(name)
 
 
-def _scan(inputs: list[Any], *, jaxpr, length, reverse, num_consts, num_carry, **_: Any) -> list:
+def _scan(inputs: list[Any], *, jaxpr, length, reverse, **params: Any) -> list:
+    if "num_consts" in params:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
+    else:  # since JAX 0.12 as trees of all that goes in
+        num_consts, num_carry, _ = (len(list(part)) for part in params["ft_in"].unpack())
     first = num_consts + num_carry
     consts, carry, xs = inputs[:num_consts], inputs[num_consts:first], inputs[first:]
     rows = []
