@@ -61,6 +61,12 @@ def _convert(x: np.ndarray, *, new_dtype: Any, **_: Any) -> np.ndarray:
     return x.astype(new_dtype)
 
 
+def _bitcast(x: np.ndarray, *, new_dtype: Any) -> np.ndarray:
+    if np.dtype(new_dtype).itemsize != x.dtype.itemsize:
+        raise NoRule("bits that are another number of numbers")
+    return np.ascontiguousarray(x).view(new_dtype).reshape(x.shape)
+
+
 def _round(x: np.ndarray, *, rounding_method: Any) -> np.ndarray:
     if int(rounding_method) != 1:
         raise NoRule("halves away from zero")
@@ -203,6 +209,7 @@ RULES: dict[str, Rule] = {
     "round": _of_floats(_round),
     "select_n": _select_n,
     "convert_element_type": _convert,
+    "bitcast_convert_type": _bitcast,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": lambda x, *, dimensions: np.squeeze(x, dimensions),

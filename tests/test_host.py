@@ -72,6 +72,7 @@ CASES = {
             lax.is_finite, lax.logistic, lax.sign, lax.sin, lax.sinh, lax.tan, lax.tanh, lax.stop_gradient, jnp.round,
         )], X,
     ),
+    "bits": (lambda x: [lax.bitcast_convert_type(x, np.int64), lax.bitcast_convert_type(x[0, 0, 0], np.uint64)], X),
     "two angles": (lambda x, y: [lax.atan2(x, y), lax.clamp(-0.5, x, 0.5), lax.rem(x, y)], X, Y),
     "chosen": (lambda x, y: [jnp.where(x > 0, x, y), lax.select_n(jnp.array([0, 2, 1, 2]), *3 * (x[:, 0, 0],))], X, Y),
     "moved": (
