@@ -67,6 +67,13 @@ def _bitcast(x: np.ndarray, *, new_dtype: Any) -> np.ndarray:
     return np.ascontiguousarray(x).view(new_dtype).reshape(x.shape)
 
 
+def _polynomial(x: np.ndarray, *coefficients: np.ndarray, **_: Any) -> np.ndarray:
+    total = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        total = total * x + coefficient
+    return total
+
+
 def _round(x: np.ndarray, *, rounding_method: Any) -> np.ndarray:
     if int(rounding_method) != 1:
         raise NoRule("halves away from zero")
@@ -206,6 +213,8 @@ RULES: dict[str, Rule] = {
     **{name: _of_floats(_plain(function)) for name, function in _FLOATS.items()},
     **{name: _plain(function) for name, function in _ANY.items()},
     "integer_pow": _of_floats(lambda x, *, y: x**y),
+    # since JAX 0.12
+    **({"polynomial": _of_floats(_polynomial)} if hasattr(jax.lax, "polynomial") else {}),
     "round": _of_floats(_round),
     "select_n": _select_n,
     "convert_element_type": _convert,

@@ -73,6 +73,7 @@ CASES = {
         )], X,
     ),
     "bits": (lambda x: [lax.bitcast_convert_type(x, np.int64), lax.bitcast_convert_type(x[0, 0, 0], np.uint64)], X),
+    "polynomials": (lambda x: lax.polynomial(x, [1.0, -2.0, 3.0]) if hasattr(lax, "polynomial") else x, X),
     "two angles": (lambda x, y: [lax.atan2(x, y), lax.clamp(-0.5, x, 0.5), lax.rem(x, y)], X, Y),
     "chosen": (lambda x, y: [jnp.where(x > 0, x, y), lax.select_n(jnp.array([0, 2, 1, 2]), *3 * (x[:, 0, 0],))], X, Y),
     "moved": (
