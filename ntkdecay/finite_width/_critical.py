@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import checked, integer
-from ntkdecay.finite_width._problem import RULES, Loss, Problem, problem
+from ntkdecay.finite_width._problem import RULES, Loss, Problem, norm, problem
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import ApplyFn, exact
 
@@ -88,9 +88,6 @@ def _climb(task: Problem, start: Any) -> Any:
 
     def rate(params: Any) -> Any:
         return 2 * jnp.vdot(weights, task.outputs(params))
-
-    def norm(tree: Any) -> Any:
-        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
 
     def unit(tree: Any) -> Any:
         size = jnp.maximum(norm(tree), jnp.finfo(task.x.dtype).tiny)

@@ -122,3 +122,8 @@ def _degree(apply_fn: Any, params: Any, x: Array, degree: Any) -> float:
             "`ntkdecay.scale_invariant`."
         )
     return k
+
+
+def norm(tree: Any) -> Array:
+    """‖·‖ of all entries of a pytree."""
+    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from ntkdecay._arrays import own
 from ntkdecay._checks import array, checked, choice, integer, is_traced, optional
 from ntkdecay._program import Program
-from ntkdecay.finite_width._problem import RULES, Loss, Problem, problem, same_kind
+from ntkdecay.finite_width._problem import RULES, Loss, Problem, norm, problem, same_kind
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import ApplyFn, exact, read_at
 from ntkdecay.kernels._empirical import empirical_ntk
@@ -114,10 +114,6 @@ def _gradient(task: Problem) -> tuple[Array, Any]:
 
 def _relative(a: Any, b: Any) -> Array:
     """‖a + b‖ relative to the larger of ‖a‖ and ‖b‖; 0 where both are."""
-
-    def norm(tree: Any) -> Array:
-        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
-
     largest = jnp.maximum(norm(a), norm(b))
     whole = norm(jax.tree.map(jnp.add, a, b))
     return jnp.where(largest > 0, whole / jnp.where(largest > 0, largest, 1.0), 0.0)

@@ -129,8 +129,7 @@ class Attention(Builder):
             or sorted(map(str, values.tags)) != ["0", "batch", "channel"]
         ):
             raise refusal(equation, "weighs something else than a sample's positions", _UNDERSTOOD)
-        kept = [0], ["channel"]
-        tags = ("batch", *(kept[0] + kept[1] if side == 0 else kept[1] + kept[0]))
+        tags = ("batch", 0, "channel") if side == 0 else ("batch", "channel", 0)
         weights = weights_of(equation, scores, contracted == (1,))
         fluctuation = abs(scores.scale) * math.sqrt(scores.channels)
         sources = scores.queries.node, scores.keys.node, values.node
