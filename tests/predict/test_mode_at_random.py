@@ -73,7 +73,7 @@ def check(points, exact):
 
 
 def test_where_its_forms_meet():
-    points = np.unique(ties(300, 0), axis=0)
+    points = np.unique(ties(150, 0), axis=0)
     check(points, [value_and_slopes(point) for point in points.tolist()])
 
 

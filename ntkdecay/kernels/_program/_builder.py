@@ -109,7 +109,8 @@ class Builder:
                     "(x − mean)/√(var + ε) and x/√(mean x² + ε) right after a layer with random weights",
                 )
             factor, layer = rule
-            out = self._node(nodes.layer(layer, base.node), base, True)
+            # the statistics are numbers in the limit: as linear in the last weights as before
+            out = self._node(nodes.layer(layer, base.node), base, True, base.parts)
         else:
             found = layer_of(lambda v: local.expression(v, scalar=True), self.points)
             if found is None:
@@ -137,7 +138,7 @@ class Builder:
                 nodes.scaled(factor, out.node),
                 out,
                 out.gaussian,
-                out.parts if layer is None else None,
+                out.parts if layer is None or not local.pointwise else None,
             )
         out = Signal(out.node, local.tags, local.shape, out.gaussian, out.parts)
         for gain in local.gains:

@@ -31,13 +31,13 @@ class Layers(Attention):
         if all(isinstance(one, (Signal, Local)) for one in inputs):
             return self._scored(equation, inputs)
         (axes, batches) = equation.params["dimension_numbers"]
-        side = 0 if isinstance(inputs[1], Parameter) else 1
+        side = 0 if isinstance(inputs[1], (Parameter, np.ndarray)) else 1
         signal, weights = inputs[side], inputs[1 - side]
-        if not isinstance(weights, Parameter) or batches[0]:
+        if not isinstance(weights, (Parameter, np.ndarray)) or batches[0]:
             raise refusal(
                 equation,
-                "multiplies a signal by a fixed matrix",
-                "a signal times a parameter, and attention",
+                "multiplies a signal by what is neither parameters nor constants",
+                "a signal times a matrix, and attention",
             )
         contracted, rows = axes[side], axes[1 - side]
         free = [a for a in range(len(weights.shape)) if a not in rows]
@@ -56,22 +56,42 @@ class Layers(Attention):
                 "contracts axes that are not the channels",
                 "weights over the channels, or over all but the samples",
             )
-        if len(free) > 1 or not all(weights.own):
+        if len(free) > 1 or (isinstance(weights, Parameter) and not all(weights.own)):
             raise refusal(
                 equation,
                 "has weights that repeat, or several axes of outputs",
                 "a matrix of independent weights",
             )
-        leaf = self._use(equation, weights, random=True)
-        fan_in = math.prod(signal.shape[a] for a in contracted)
-        outputs = math.prod(weights.shape[a] for a in free)
-        rule = stax.Dense(outputs, weights.scale * math.sqrt(fan_in))[2]
         kept = [None if t in over else t for a, t in enumerate(signal.tags) if a not in contracted]
         new = ["channel"] * len(free)
         tags = tuple(kept + new if side == 0 else new + kept)
         shape = equation.outvars[0].aval.shape
+        outputs = math.prod(weights.shape[a] for a in free)
+        if isinstance(weights, np.ndarray):
+            factor = self._fixed(equation, signal, np.asarray(weights, float), rows, outputs)
+            node = nodes.untrained(factor, outputs, signal.node)
+            return self._node(node, None, False, tags=tags, shape=shape)
+        leaf = self._use(equation, weights, random=True)
+        fan_in = math.prod(signal.shape[a] for a in contracted)
+        rule = stax.Dense(outputs, weights.scale * math.sqrt(fan_in))[2]
         node = nodes.random_linear(rule, leaf, signal.node)
         return self._node(node, None, True, frozenset([leaf]), tags=tags, shape=shape)
+
+    def _fixed(
+        self, equation: Any, signal: Signal, matrix: np.ndarray, rows: tuple, outputs: int
+    ) -> float:
+        """The root of what a constant matrix W makes of a kernel: ‖W‖²/outputs, as channels are alike and independent.
+
+        Where their mean is not 0 it is that of a random W, whose columns sum to about 0.
+        """
+        norm2, sums2 = (matrix**2).sum(), (matrix.sum(rows) ** 2).sum()
+        if not signal.gaussian and sums2 > norm2 * (1 + 6 * math.sqrt(2 / outputs)):
+            raise refusal(
+                equation,
+                "multiplies channels of which the mean is not 0 by a fixed matrix whose columns do not sum to about 0",
+                "a matrix of random entries of mean 0, as a frozen last layer has",
+            )
+        return math.sqrt(norm2 / outputs)
 
     def _conv(self, equation: Any, inputs: list[Any]) -> Signal:
         signal, weights = inputs

@@ -62,6 +62,16 @@ def random_linear(rule: Any, leaf: int, source: int) -> Node:
     return Node(run, (source,), requirement(rule), leaf)
 
 
+def untrained(factor: float, outputs: int, source: int) -> Node:
+    """factor · f in the mean over so many outputs: a layer of which the weights stay as they are."""
+
+    def run(laws: Laws, k: Any) -> Any:
+        shapes = {name: (*getattr(k, name)[:-1], outputs) for name in ("shape1", "shape2")}
+        return scaled(factor, source).run(laws, k).replace(**shapes)
+
+    return Node(run, (source,))
+
+
 def scaled(factor: float, source: int) -> Node:
     """factor · f."""
 
@@ -252,4 +262,5 @@ __all__ = [
     "quadrature",
     "random_linear",
     "scaled",
+    "untrained",
 ]
