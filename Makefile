@@ -13,7 +13,7 @@ all-figures: $(READY)       ## every script; goes on where it stopped
 	$(RUN) examples/reproduce.py --resume --preset $(PRESET)
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 float32: $(READY)           ## the part of the suite that runs without 64-bit numbers
 	$(RUN) -m pytest tests/test_float32.py

@@ -45,7 +45,7 @@ def _at(weights, x, y, l2, beta):
     return jax.grad(loss)(theta), np.linalg.eigvalsh(jax.hessian(loss)(theta))
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_every_point_is_stationary_and_its_eigenvalue_is_the_full_hessians(depth):
     x, y = _data(depth)
     beta = normalization(9, depth)

@@ -20,7 +20,8 @@ KERNEL_FN = stax.serial(stax.Dense(1, b_std=0.1), stax.Relu(), stax.Dense(1))[2]
 SMOOTH = stax.serial(stax.Dense(1, b_std=0.1), stax.Erf(), stax.Dense(1))[2]
 RNG = np.random.default_rng(0)
 X, X_TEST, Y = RNG.normal(size=(8, 5)), RNG.normal(size=(4, 5)), RNG.normal(size=(8, 2))
-TIMES = (None, np.inf, 0.0, 3.0, np.array([[1.0, 20.0], [1e2, 1e4], [0.0, 1e5]]))
+SLOW = pytest.param(3.0, marks=pytest.mark.slow)
+TIMES = (None, np.inf, 0.0, SLOW, np.array([[1.0, 20.0], [1e2, 1e4], [0.0, 1e5]]))
 BOTH = ("ntk", "nngp")
 
 

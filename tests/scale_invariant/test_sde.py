@@ -48,7 +48,7 @@ def rms(x):
 
 @pytest.fixture(scope="module")
 def paths():
-    keys = jax.random.split(jax.random.key(0), 64)
+    keys = jax.random.split(jax.random.key(0), 32)
     return {dt: both(keys, dt) for dt in (0.2, 0.0125)}
 
 

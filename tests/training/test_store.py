@@ -251,9 +251,9 @@ def test_parts_of_an_interrupted_grid_go_on_in_any_order_and_block(tmp_path, sto
 
 def test_a_run_interrupted_on_one_device_goes_on_on_two(tmp_path, stop_after):
     """The rows of a device are no order of members."""
-    expected = digests(grid(tmp_path / "whole", by_seed(3000), members_per_batch=1))
-    stop_after(3, lambda: grid(tmp_path / "cut", by_seed(3000), members_per_batch=1))
-    found, devices = process(tmp_path / "cut", 3000, width=2, devices=2).answer()
+    expected = digests(grid(tmp_path / "whole", by_seed(1200), members_per_batch=1))
+    stop_after(3, lambda: grid(tmp_path / "cut", by_seed(1200), members_per_batch=1))
+    found, devices = process(tmp_path / "cut", 1200, width=2, devices=2).answer()
     assert devices == 2 and found == expected
 
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path, trained, damage):
     (name,) = files(tmp_path)
     whole = (tmp_path / name).read_bytes()
     rng = np.random.default_rng(0)
-    places = rng.integers(0, len(whole), 12) if damage == "flip" else [0]
+    places = rng.integers(0, len(whole), 6) if damage == "flip" else [0]
     for place in places:
         content = bytearray(whole)
         content[place] ^= 1 << int(rng.integers(8))
