@@ -165,8 +165,10 @@ def _outputs(name: str, f: Any, net: Wide, shape: tuple[int, ...]) -> Any:
     """f at initialization, of the given shape or a number."""
     found = as_own(f, net.y.dtype)
     if found.ndim and found.shape != shape:
+        column = found.ndim == 2 and shape[1:] == (1,) and "train" in name
         raise ValueError(
-            f"`{name}` has shape {found.shape}; it must be a scalar or have shape {shape}."
+            f"`{name}` has shape {found.shape}; it must be a scalar or have shape {shape}"
+            + ("." if not column else ", as the labels; class numbers are of shape (n,).")
         )
     return found
 

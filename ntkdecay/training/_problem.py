@@ -61,10 +61,18 @@ def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callab
     """apply_fn(params, x) and loss(fx, y) of one member."""
     values = dict(cell) | ({} if params_0 is None else {"params_0": params_0})
     network, loss = told(problem.apply_fn, 2, values), told(problem.loss, 2, values)
-    return (
-        fast(lambda params, x: problem.apply_fn(params, x, **network)),
-        lambda fx, y: problem.loss(fx, y, **loss),
-    )
+
+    def loss_of(fx: Array, y: Array) -> Array:
+        try:
+            return problem.loss(fx, y, **loss)
+        except (TypeError, ValueError) as error:
+            if jnp.issubdtype(y.dtype, jnp.integer) and y.shape[1:] == (1,) != fx.shape[1:]:
+                raise ValueError(
+                    f"`loss` does not take integer labels of shape {y.shape}: class numbers are of shape (n,), as y[:, 0]."
+                ) from error
+            raise
+
+    return fast(lambda params, x: problem.apply_fn(params, x, **network)), loss_of
 
 
 def wants_start(problem: Problem) -> bool:

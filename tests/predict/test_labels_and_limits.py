@@ -74,6 +74,15 @@ def test_class_numbers_without_classes_ask_for_them(predictor):
         predictor(of_numbers, K_TRAIN, NUMBERS, **OPTIONS)(1)
 
 
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_a_column_of_class_numbers_is_named(predictor):
+    predict_fn = predictor(of_numbers, K_TRAIN, NUMBERS[:, None], **OPTIONS)
+    with pytest.raises(
+        ValueError, match=r"have shape \(6, 1\), as the labels; class numbers are of shape \(n,\)"
+    ):
+        predict_fn(1, np.zeros((6, CLASSES)))
+
+
 @pytest.mark.parametrize("y", [NUMBERS, NUMBERS.astype(float)])
 def test_one_number_for_each_sample_is_regression(y):
     flat = sgd(squared_error, K_TRAIN, y, **OPTIONS)

@@ -360,6 +360,15 @@ def test_accuracy_is_of_answers_alone():
             accuracy(Y, y)
 
 
+def test_a_column_of_class_numbers_is_named():
+    def cross_entropy(fx, y):
+        return optax.softmax_cross_entropy_with_integer_labels(fx, y).mean()
+
+    params = init(jax.random.key(0), outputs=3)
+    with pytest.raises(ValueError, match=r"integer labels of shape \(12, 1\): class numbers are"):
+        train(apply_fn, params, cross_entropy, X, LABELS[:, None], optax.sgd(0.1), steps=1)
+
+
 def test_seeds_that_would_be_one_member_in_32_bits_are_refused():
     with jax.enable_x64(False), pytest.raises(ValueError, match="4294967296, which int32 does not"):
         sweep(init, apply_fn, loss, lambda: optax.sgd(0.1), {"seed": [0, 2**32]}, X, Y, steps=1)
