@@ -83,6 +83,9 @@ def analytic(
     Self-attention goes through where its limit is a deterministic average: scores c q·k with c ∝ 1/channels, of queries that
     are the keys or independent of them, and any function of a sample's scores (Hron et al. 2020).
 
+    A constant matrix is a layer that is not trained, as the frozen last one of `scale_invariant.networks` (there with layer norm; batch
+    norm takes samples together and has no kernel of two): it multiplies the kernel by ‖W‖²/outputs.
+
     The theory asks of each weight for independent entries of mean 0 and one variance, not for a
     Gaussian law: truncated normal and uniform initializers have the same limit.
 
