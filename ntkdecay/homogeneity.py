@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntkdecay._blocks import block_labels, blocks_of
 from ntkdecay._checks import (
     array,
     checked,
@@ -79,8 +80,69 @@ def degree(
     >>> round(homogeneity.degree(f, params, jnp.ones((3, 2))).degree, 6)
     2.0
     """
-    program = _read(apply_fn, params, x)
-    f, euler = (np.asarray(side).ravel() for side in _euler(program, params, x))
+    f, euler = _euler(_read(apply_fn, params, x), params, x)
+    return _measured("its parameters", f, euler, tolerance)
+
+
+@checked(
+    apply_fn=function("of params and x"),
+    params=tree(),
+    x=array(),
+    blocks=optional(block_labels()),
+    tolerance=optional(number(low=0)),
+)
+def degrees(
+    apply_fn: ApplyFn,
+    params: Any,
+    x: ArrayLike,
+    blocks: Any = None,
+    *,
+    tolerance: float | None = None,
+) -> dict[Any, Degree]:
+    r"""The degree of homogeneity of a network in each block of its parameters.
+
+    .. math:: \sum_{\mu \in b} \theta_\mu \partial_\mu f(x) = k_b f(x)
+
+    as `degree` measures that of all. A body with normalization under a head without has 0 and 1, a network of L
+    layers 1 in each. Where all blocks have one, their sum is the network's. What `predict.gradient_descent` and
+    `predict.sgd` take as `degree` beside an `l2` of each block.
+
+    Args:
+        apply_fn: the network, f(params, x) -> array.
+        params: pytree of floating-point arrays.
+        x: inputs with f(x) not all zero.
+        blocks: labels of the arrays as in `optax.multi_transform`: a tree like params or a prefix of it, as
+            {"body": "body", "head": "head"}, or a function of params that gives one; None: the entries of its first
+            level that has several.
+        tolerance: as in `degree`.
+
+    Returns:
+        `Degree(degree, residual)` of each label.
+
+    Raises:
+        ValueError: if the network is not homogeneous in a block, as in biases; or zero or not finite at x.
+
+    >>> import jax.numpy as jnp
+    >>> from ntkdecay import homogeneity
+    >>> def f(params, x):
+    ...     return x @ (params["body"] / jnp.linalg.norm(params["body"])) @ params["head"]
+    ...
+    >>> params = {"body": 2 * jnp.eye(2), "head": jnp.ones((2, 1))}
+    >>> found = homogeneity.degrees(f, params, jnp.ones((3, 2)))
+    >>> {block: abs(round(k.degree, 6)) for block, k in found.items()}
+    {'body': 0.0, 'head': 1.0}
+    """
+    names, parts = blocks_of(params, blocks)
+    f, sides = _euler_of_each(_read(apply_fn, params, x), params, x, parts)
+    found = zip(names, sides, strict=True)
+    return {
+        b: _measured(f"the parameters of block {b!r}", f, euler, tolerance) for b, euler in found
+    }
+
+
+def _measured(of: str, f: Any, euler: Any, tolerance: float | None) -> Degree:
+    """k by least squares, or an error where it leaves too much."""
+    f, euler = np.asarray(f).ravel(), np.asarray(euler).ravel()
     f_norm = np.linalg.norm(f)
     if not (np.isfinite(f_norm) and f_norm > 0):
         raise ValueError(
@@ -92,7 +154,7 @@ def degree(
     allowed = float(jnp.finfo(f.dtype).eps) ** 0.5 if tolerance is None else float(tolerance)
     if not residual <= allowed:
         raise ValueError(
-            "`apply_fn` is not homogeneous in its parameters: Euler's identity with the best degree, "
+            f"`apply_fn` is not homogeneous in {of}: Euler's identity with the best degree, "
             f"{float(k):.4g}, leaves a relative residual of {float(residual):.1e}, above "
             f"{allowed:.1e}; the usual causes are biases, identity skips (x + F(x) adds degree 0 to F's), the "
             "epsilon of batch or layer normalization, and smooth activations such as tanh or gelu."
@@ -168,6 +230,19 @@ def _euler(f: Program, params: Any, x: Array) -> tuple[Array, Array]:
     """f and Σ θ ∂f, with no θ zero."""
     params = _without_zeros(params)
     return jax.jvp(lambda p: f(p, x), (params,), (params,))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _euler_of_each(f: Program, params: Any, x: Array, parts: tuple[int, ...]) -> Any:
+    """f, and Σ θ ∂f over each part, with no θ zero; f is linear in what it moves along."""
+    leaves, treedef = jax.tree.flatten(_without_zeros(params))
+    value, push = jax.linearize(lambda p: f(p, x), treedef.unflatten(leaves))
+
+    def along(part: Array) -> Array:
+        kept = [jnp.where(at == part, p, 0) for at, p in zip(parts, leaves, strict=True)]
+        return push(treedef.unflatten(kept))
+
+    return value, jax.vmap(along)(jnp.arange(max(parts) + 1))
 
 
 def _without_zeros(params: Any) -> Any:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from ntkdecay import stax
-from ntkdecay.homogeneity import Degree, degree, lemma_1
+from ntkdecay.homogeneity import Degree, degree, degrees, lemma_1
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 2, 6, 6))
 FLAT = IMAGES.reshape(3, -1)
@@ -144,3 +144,33 @@ def test_the_degree_is_that_of_what_the_network_computes_now():
     for POWER in (2, 3):
         measured = degree(f, np.random.default_rng(1).normal(size=(72, 2)), FLAT)
         np.testing.assert_allclose(measured.degree, POWER, atol=1e-13)
+
+
+def normalized(params, x):
+    """A body of degree 0 under a head of degree 1, in flax's two levels."""
+    h = x.reshape(3, -1) @ params["params"]["body"]["kernel"]
+    return jax.nn.relu(h / jnp.linalg.norm(h, axis=1, keepdims=True)) @ params["params"]["head"]
+
+
+def test_degrees_are_those_of_blocks():
+    rng = np.random.default_rng(0)
+    head, bias = rng.normal(size=(12, 2)), np.zeros(2)
+    params = {"params": {"body": {"kernel": rng.normal(size=(72, 12))}, "head": head}}
+    found = degrees(normalized, params, IMAGES)
+    assert {block: round(k.degree, 9) for block, k in found.items()} == {"body": 0, "head": 1}
+    whole = degrees(normalized, params, IMAGES, {"params": "all"})
+    assert whole["all"].degree == pytest.approx(degree(normalized, params, IMAGES).degree)
+    layers = draw("ReLU", 0)
+    by_function = degrees(NETWORKS["ReLU"], layers, IMAGES, lambda p: ["low", "low", "high"])
+    assert [round(by_function[block].degree, 9) for block in ("low", "high")] == [2, 1]
+    assert list(degrees(NETWORKS["ReLU"], layers, IMAGES)) == ["0", "1", "2"]
+
+    def biased(params, x):
+        return normalized(params["net"], x) + params["bias"][None]
+
+    with pytest.raises(ValueError, match="not homogeneous in the parameters of block 'bias'"):
+        degrees(biased, {"net": params, "bias": bias}, IMAGES)
+    with pytest.raises(ValueError, match="no prefix of that of `params`"):
+        degrees(normalized, params, IMAGES, {"params": {"body": "body"}})
+    with pytest.raises(TypeError, match=r"`blocks` is .*; it must be a tree of labels"):
+        degrees(normalized, params, IMAGES, {"params": 0.5})

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._bar import PROGRESS, title
+from ntkdecay._blocks import block_labels, blocks_of
 from ntkdecay._checks import (
     array,
     checked,
@@ -47,6 +48,7 @@ AXES = either(integer(), sequence(integer(), empty=True))
     trace_axes=AXES,
     diagonal_axes=AXES,
     per_layer=flag(),
+    blocks=optional(block_labels()),
     vmap_axes=choice(0, None),
     tile=optional(integer(low=1)),
     max_bytes=optional(integer(low=1)),
@@ -61,6 +63,7 @@ def empirical_ntk(
     trace_axes: int | Sequence[int] = (-1,),
     diagonal_axes: int | Sequence[int] = (),
     per_layer: bool = False,
+    blocks: Any = None,
     vmap_axes: Literal[0] | None = 0,
     tile: int | None = None,
     max_bytes: int | None = None,
@@ -84,6 +87,8 @@ def empirical_ntk(
         trace_axes: axes of f over which the kernel is averaged (not summed) with o = o'.
         diagonal_axes: axes of f of which only o = o' is kept; 0 for the kernel's diagonal.
         per_layer: give Θ^(l) for each array of params, from the same pass.
+        blocks: give Θ^(b) for each block of parameters: labels as in `optax.multi_transform`, a tree like params or a
+            prefix of it, as {"body": "body", "head": "head"}, or a function of params that gives one.
         vmap_axes: 0 if an output depends on its own sample alone, which is faster by a factor n
             and is verified; None if samples meet, as in batch normalization with
             batch statistics.
@@ -96,7 +101,7 @@ def empirical_ntk(
         The shape of f(x1) zipped with that of f(x2), without `trace_axes` and with
         `diagonal_axes` once: (n1, n2) for the default axes and an (n, O) network, (n1, n2, O, O)
         for trace_axes=(). The dtype is that of params. If `per_layer`, a pytree like params of
-        such kernels, whose sum is the kernel.
+        such kernels, whose sum is the kernel; with `blocks` a mapping from labels to them.
 
     Raises:
         TypeError: if the dtypes of params, x1 and x2 differ or are not floating, or if apply_fn
@@ -123,6 +128,13 @@ def empirical_ntk(
             "Axis 0 in `trace_axes` or `diagonal_axes` pairs the samples one by one, but `x1` has "
             f"{len(a)} and `x2` has {len(b)}."
         )
+    if per_layer and blocks is not None:
+        raise ValueError("`per_layer` and `blocks` part the kernel in two ways: give one of them.")
+    names, parts = (), None
+    if blocks is not None:
+        names, parts = blocks_of(params, blocks)
+    elif per_layer:
+        parts = tuple(range(len(jax.tree.leaves(params))))
     if not apart and (tile is not None or max_bytes is not None):
         raise ValueError(
             f"`{'tile' if tile is not None else 'max_bytes'}` needs vmap_axes=0: samples that meet "
@@ -136,7 +148,7 @@ def empirical_ntk(
     if mean:
         trace, diagonal = trace[1:], (0, *diagonal)
 
-    options = (method, apart, trace, diagonal, per_layer)
+    options = (method, apart, trace, diagonal, parts)
     functions = (network.f1, network.f2)
     largest = max(len(a), 0 if b is None else len(b))
     if max_bytes is not None:
@@ -151,15 +163,18 @@ def empirical_ntk(
         kernel = on_devices(block, given, axes, a, b, tile, 0 in diagonal, title(progress))
     if kernel is None:
         kernel = _whole(*options, tile, functions, params, a, b)
-    return jax.tree.map(lambda k: jnp.mean(k, 0), kernel) if mean else kernel
+    kernel = jax.tree.map(lambda k: jnp.mean(k, 0), kernel) if mean else kernel
+    if per_layer:
+        return jax.tree.structure(params).unflatten(kernel)
+    return kernel if blocks is None else dict(zip(names, kernel, strict=True))
 
 
 @partial(jax.jit, static_argnums=range(5))
-def _block(method, apart, trace, diagonal, per_layer, given, x1, x2) -> Any:
+def _block(method, apart, trace, diagonal, parts, given, x1, x2) -> Any:
     """The kernel between two batches."""
     functions, params = given
     with exact():
-        return ntk_of(method, apart, trace, diagonal, per_layer, functions, params, x1, params, x2)
+        return ntk_of(method, apart, trace, diagonal, parts, functions, params, x1, params, x2)
 
 
 def _needed(options: tuple, functions: tuple, params: Any, x: Array, tile: int) -> int:
@@ -169,11 +184,11 @@ def _needed(options: tuple, functions: tuple, params: Any, x: Array, tile: int) 
 
 
 @partial(jax.jit, static_argnums=range(6))
-def _whole(method, apart, trace, diagonal, per_layer, tile, functions, params, x1, x2) -> Any:
+def _whole(method, apart, trace, diagonal, parts, tile, functions, params, x1, x2) -> Any:
     """The kernel, tile after tile."""
 
     def kernel(a: Array, b: Array | None) -> Any:
-        return ntk_of(method, apart, trace, diagonal, per_layer, functions, params, a, params, b)
+        return ntk_of(method, apart, trace, diagonal, parts, functions, params, a, params, b)
 
     with exact():
         axes = transposition(len(functions[0].out.shape), trace, diagonal)
@@ -185,14 +200,14 @@ def ntk_of(
     apart: bool,
     trace: tuple[int, ...],
     diagonal: tuple[int, ...],
-    per_layer: bool,
+    parts: tuple[int, ...] | None,
     functions: tuple[Program, Program],
     params1: Any,
     x1: Array,
     params2: Any,
     x2: Array | None,
 ) -> Any:
-    """Σ ∂f(x1) ∂f(x2), the first derivative taken at params1, the second at params2."""
+    """Σ ∂f(x1) ∂f(x2), the first derivative taken at params1, the second at params2; of each part apart, if there are."""
     f1, f2 = functions
     leaves1 = factors(method, f1, params1, x1, apart)
     leaves2 = leaves1 if x2 is None else factors(method, f2, params2, x2, apart)
@@ -203,6 +218,9 @@ def ntk_of(
         zeros + contract(a, b, shape1, shape2, apart, trace, diagonal)
         for a, b in zip(leaves1, leaves2, strict=True)
     ]
-    if per_layer:
-        return jax.tree.structure(params1).unflatten(kernels)
-    return sum(kernels, start=zeros)
+    if parts is None:
+        return sum(kernels, start=zeros)
+    return tuple(
+        sum((k for k, at in zip(kernels, parts, strict=True) if at == part), start=zeros)
+        for part in range(max(parts) + 1)
+    )

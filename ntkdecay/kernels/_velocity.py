@@ -118,7 +118,7 @@ def _velocity(method, apart, trace, tile, f, loss, params, x, l2, degree) -> Vel
     def theta_and_t(a: Array, b: Array | None) -> tuple[Array, Array]:
         def theta(left: Any) -> Array:
             other = a if b is None else b
-            return ntk_of(method, apart, trace, (), False, (f, f), left, a, params, other)
+            return ntk_of(method, apart, trace, (), None, (f, f), left, a, params, other)
 
         return jax.jvp(theta, (params,), (descent,))
 

@@ -89,7 +89,7 @@ class Settings(NamedTuple):
     k_train_train=by_layer(kernel()),
     y_train=array(),
     l2=rate("it multiplies ‖θ‖²/2 in the loss", layers=True),
-    degree=optional(network_degree()),
+    degree=optional(by_layer(network_degree())),
     learning_rate=LEARNING_RATE,
     momentum=optional(number(low=0, below=1, why="the fraction of the last step that is kept")),
     l2_from=choice("origin", "init"),
@@ -120,19 +120,23 @@ def gradient_descent(
     .. math:: \dot f = -e^{-2(k-1)\lambda t}\,\Theta_0\,\frac{\partial L}{\partial f} - k\lambda f
 
     Eq. (1), Theorem 1 of Lewkowycz & Gur-Ari (2020), solved on its state: f = a^k f_0 + a^{k−1} Θ_0 w with
-    ȧ = −λa and ẇ = −λw − a^{k−1} ∂L/∂f, which serves training and test points alike. With momentum β it is
+    ȧ = −λa and ẇ = −λw − a^{k−1} ∂L/∂f, which serves training and test points alike. Blocks b of parameters with a λ_b
+    and a degree k_b of their own have an a_b and a w_b each: f = Π a_b^{k_b} f_0 + Σ F_b Θ^(b) w_b and ẇ_b = −λ_b w_b − F_b ∂L/∂f,
+    F_b = a_b^{k_b − 1} Π_{m≠b} a_m^{k_m}. With momentum β it is
     the continuous limit that `neural_tangents.predict.gradient_descent` uses, θ̈ = −∇L_tot + (β−1)/√η θ̇ in
     time √η × t. The calling conventions are those of that function, whose numbers `l2=0` gives.
 
     Args:
         loss: `loss(fx_train, y_train)`, a scalar, without the L2 term.
         k_train_train: Θ_0 on the training points, of shape `zip(y_train.shape, y_train.shape)` without
-            `trace_axes`; or a mapping from each layer to its part Θ^(l), with `l2` a mapping likewise.
+            `trace_axes`; or a mapping from each block of parameters to its part Θ^(b), as `kernels.empirical_ntk` gives with
+            `blocks`, with `l2` a mapping likewise.
         y_train: labels, samples on the first axis.
         learning_rate: multiplies every rate, so that gradient-flow time is `learning_rate` × t.
         momentum: β, or None.
-        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`; or these for each layer of a network of degree 1 in each.
-        degree: k of the network; not needed with a mapping.
+        l2: λ >= 0 of L_tot = L + λ/2 ‖θ‖², or λ(t) as `PiecewiseConstant`; or a mapping to these from blocks of parameters: layers, a
+            body and its head, those that are decayed and those that are not. Blocks that are not trained are left out.
+        degree: k of the network; or that of each block, as `homogeneity.degrees` measures it: by default 1, as of layers.
         l2_from: "origin": the penalty is on θ; "init": on θ − θ_0, and the kernel stands still.
         trace_axes: output axes that the kernels lack, along which they are block-diagonal.
         solver: of diffrax, for those who want one. By default Tsit5, explicit, whose steps are at most about 3/γ_max

@@ -50,9 +50,11 @@ class PredictFnState:
 
     def __repr__(self) -> str:
         told = [f"{name}={shown(value)}" for name, value in self._told.items() if value is not None]
+        names, degrees = self._net.layers, [f"{k:g}" for k in self._net.degrees]
+        degree = degrees[0] if names is None else dict(zip(names, map(float, degrees), strict=True))
         return (
             "<predict_fn(t=None, fx_train_or_state_0=0.0, fx_test_0=None, k_test_train=None) of "
-            f"{self._of} for labels of shape {self._net.y.shape}, degree={self._net.degree:g}, {', '.join(told)}>"
+            f"{self._of} for labels of shape {self._net.y.shape}, degree={degree}, {', '.join(told)}>"
         )
 
     @overload

@@ -45,7 +45,7 @@ from ntkdecay.predict._state import (
     k_train_train=by_layer(kernel()),
     y_train=array(),
     l2=rate("it multiplies ‖θ‖²/2 in the loss", steps=True, layers=True),
-    degree=optional(network_degree()),
+    degree=optional(by_layer(network_degree())),
     learning_rate=rate("it is the length of a step", steps=True),
     momentum=optional(number(low=0, below=1, why="the fraction of the last step that is kept")),
     nesterov=flag(),
@@ -83,7 +83,7 @@ def sgd(
         k_train_train, y_train, degree, l2_from, trace_axes: as in `gradient_descent`.
         learning_rate: η, `PiecewiseConstant` in steps, or an optax schedule of the step.
         momentum, nesterov: as in `optax.sgd`.
-        l2: λ >= 0, or a schedule likewise, or a mapping from layers to these.
+        l2: λ >= 0, or a schedule likewise, or a mapping from blocks to these.
         batches: (steps, batch size) indices of samples, the minibatch of each step; it starts anew when it
             has been gone through. None: all samples at every step.
 

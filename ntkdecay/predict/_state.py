@@ -6,10 +6,14 @@ number a and one weight for each training output, :math:`\theta = a\theta_0 + J_
 .. math:: f(x) = a^k f_0(x) + a^{k-1} \Theta_0(x, X)\, w, \qquad
           \nabla_a = \lambda a, \quad \nabla_w = \lambda w + a^{k-1} \partial\ell/\partial f
 
-are all that any optimizer needs. With one λ_l for each layer l, in each of which the network has
-degree 1, there is one a_l and one w_l for each:
-:math:`f = \prod_l a_l f_0 + \sum_l \prod_{m \neq l} a_m\, \Theta^{(l)}_0 w_l`. With the penalty on
-θ − θ_0, a = 1.
+are all that any optimizer needs. With a λ_b for each block b of parameters, in which the network has
+degree k_b, there is one a_b and one w_b for each:
+
+.. math:: f = \prod_b a_b^{k_b} f_0 + \sum_b F_b\, \Theta^{(b)}_0 w_b, \qquad
+          F_b = a_b^{k_b - 1} \prod_{m \neq b} a_m^{k_m}, \quad
+          \nabla_{w_b} = \lambda_b w_b + F_b\, \partial\ell/\partial f .
+
+With the penalty on θ − θ_0, a = 1.
 """
 
 import contextlib
@@ -50,14 +54,14 @@ Loss = Callable[[Array, Array], Array]
 
 
 class by_layer(Rule):
-    """What a rule asks, or a mapping from layers to it."""
+    """What a rule asks, or a mapping from blocks to it."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule, self.refuses = rule, rule.refuses - {"mapping"}
 
     @property
     def asks(self) -> str:
-        return f"{self.rule.asks}; or a mapping from layers to such"
+        return f"{self.rule.asks}; or a mapping from blocks to such"
 
     def __call__(self, name: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
@@ -95,10 +99,12 @@ class Point(NamedTuple):
 class Wide:
     """An infinitely wide network: kernels of its layers, and how f depends on a and w."""
 
-    kernels: tuple[Array, ...]  # (m, m) of each layer; one "layer" when λ is common to all
+    kernels: tuple[Array, ...]  # (m, m) of each block; one when λ is common to all
     y: Array  # labels as given, as floats
-    layers: tuple[Hashable, ...] | None = field(metadata=STATIC)  # names when λ is their own
-    degree: float = field(metadata=STATIC)
+    layers: tuple[Hashable, ...] | None = field(
+        metadata=STATIC
+    )  # names of blocks with a λ of their own
+    degrees: tuple[float, ...] = field(metadata=STATIC)  # k of each block
     l2_from: Origin = field(metadata=STATIC)
     trace_axes: tuple[int, ...] = field(metadata=STATIC)
     shape: tuple[int, ...] = field(metadata=STATIC)  # of the outputs on the training points
@@ -125,11 +131,13 @@ class Wide:
         """What multiplies f_0, and what multiplies each layer's Θ_0 w."""
         if self.l2_from == "init":
             return jnp.ones((), a.dtype), jnp.ones_like(a)
-        if self.layers is None:
-            k = int(self.degree) if self.degree.is_integer() else self.degree
-            return a[0] ** k, a ** (k - 1)
-        others = jnp.where(jnp.eye(a.size, dtype=bool), 1.0, a[None])
-        return jnp.prod(a), jnp.prod(others, axis=1)
+        whole = [int(k) if k.is_integer() else k for k in self.degrees]
+        powers = [a[b] ** k for b, k in enumerate(whole)]
+        each = [
+            math.prod([p for m, p in enumerate(powers) if m != b], start=a[b] ** (k - 1))
+            for b, k in enumerate(whole)
+        ]
+        return math.prod(powers, start=jnp.ones((), a.dtype)), jnp.stack(each)
 
     def outputs(self, point: Point, f0: Array, kernels: tuple[Array, ...]) -> Array:
         """f, (rows of the kernels, o)."""
@@ -153,13 +161,13 @@ class Wide:
         layers = (None,) if self.layers is None else self.layers
         if set(named) != set(layers):
             raise ValueError(
-                "`k_test_train` must be given as `k_train_train` is: one kernel, or a mapping from the same layer names."
+                "`k_test_train` must be given as `k_train_train` is: one kernel, or a mapping from the same names."
             )
         arrays = [as_own(named[layer], self.y.dtype) for layer in layers]
         shapes = {_axes.test_shape(k.shape, self.shape, self.trace_axes) for k in arrays}
         if len(shapes) > 1:
             raise ValueError(
-                f"`k_test_train` has kernels for outputs of shapes {sorted(shapes)}; each layer needs the same test points."
+                f"`k_test_train` has kernels for outputs of shapes {sorted(shapes)}; each block needs the same test points."
             )
         return tuple(as_matrix(k) for k in arrays), shapes.pop()
 
@@ -257,20 +265,29 @@ def wide_network(
     per_layer = isinstance(k_train_train, Mapping)
     if per_layer != isinstance(l2, Mapping):
         raise ValueError(
-            "L2 of each layer needs both `l2` and `k_train_train` as mappings from layer names; one of them is not."
+            "L2 of each block needs both `l2` and `k_train_train` as mappings from their names; one of them is not."
         )
     if per_layer:
         if set(k_train_train) != set(l2) or not l2:
             raise ValueError(
-                f"`l2` names the layers {sorted(map(str, l2))}, `k_train_train` {sorted(map(str, k_train_train))}."
+                f"`l2` names the blocks {sorted(map(str, l2))}, `k_train_train` {sorted(map(str, k_train_train))}."
             )
-        if degree is not None and check_degree(degree) != len(k_train_train):
+        if isinstance(degree, Mapping):
+            if set(degree) != set(l2):
+                raise ValueError(
+                    f"`degree` names the blocks {sorted(map(str, degree))}, `l2` {sorted(map(str, l2))}."
+                )
+        elif degree is not None and check_degree(degree) != len(k_train_train):
             raise ValueError(
-                f"`degree` is {degree}, but with L2 of each layer the network has degree 1 in each of its "
-                f"{len(k_train_train)} layers; leave `degree` out."
+                f"`degree` is {degree}, but without a mapping to them each of the {len(k_train_train)} blocks has degree 1: "
+                "leave `degree` out, or give that of each block, as `homogeneity.degrees` measures it."
             )
         layers = tuple(k_train_train)
         given = [k_train_train[layer] for layer in layers]
+    elif isinstance(degree, Mapping):
+        raise ValueError(
+            "`degree` is a mapping, so `l2` and `k_train_train` must be mappings from the same blocks."
+        )
     elif degree is None:
         raise ValueError("`degree` is None; `ntkdecay.homogeneity.degree` measures it.")
     else:
@@ -282,8 +299,13 @@ def wide_network(
     shape = y.shape + np.shape(given[0])[2::2] if whole else y.shape
     traced = _axes.canonical(trace_axes, shape)
     kernels = tuple(positive_kernel(as_array(k, dtype), shape, traced) for k in given)
-    k = check_degree(1 if degree is None else degree)
-    return Wide(kernels, y, layers, k, l2_from, traced, shape, whole)
+    of_each = degree if isinstance(degree, Mapping) else {}
+    degrees = (
+        (check_degree(degree),)
+        if layers is None
+        else tuple(check_degree(of_each.get(b, 1)) for b in layers)
+    )
+    return Wide(kernels, y, layers, degrees, l2_from, traced, shape, whole)
 
 
 def positive_kernel(k: Any, y_shape: tuple[int, ...], trace_axes: tuple[int, ...]) -> Array:

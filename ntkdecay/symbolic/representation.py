@@ -104,3 +104,47 @@ def per_layer(claim):
         velocity += sp.diff(f, a_l) * (-l2_l * a_l) + sp.diff(f, w_l) * w_dot
     at_start = {symbol: 1 if symbol.name[0] == "a" else 0 for symbol in flat}
     return [sp.expand(velocity - f_dot), f.subs(at_start) - f0]
+
+
+@statement(
+    "ntkdecay",
+    "(a, w), blocks",
+    "a λ and a degree for each of two blocks of parameters: f, its kernel, and their velocities",
+    "f == a_1**k_1*a_2**k_2*f_0 + a_1**(k_1 - 1)*a_2**k_2*Θ_1*w_1 + a_1**k_1*a_2**(k_2 - 1)*Θ_2*w_2; "
+    "Θ == (a_1**(k_1 - 1)*a_2**k_2)**2*Θ_1 + (a_1**k_1*a_2**(k_2 - 1))**2*Θ_2; "
+    "w_dot_1 == -λ_1*w_1 - a_1**(k_1 - 1)*a_2**k_2*ell_prime; "
+    "f_dot == -Θ*ell_prime - (k_1*λ_1 + k_2*λ_2)*f",
+    kind="proof",
+    scope="symbolic degrees, 0 included, ȧ_b = −λ_b a_b, w_2 as w_1 by exchange of the blocks; one block may stand for "
+    "several by the same lines",
+)
+def blocks(claim):
+    both = [
+        [sp.Symbol(f"{name}_{i}", positive=True) for name in ("a", "w", "Θ", "λ", "k")]
+        for i in "12"
+    ]
+    first, second = both
+    f, _, w_dot, f_dot = claim.sides(*first, *second, f0, g)
+    exchange = dict(zip(first + second, second + first, strict=True))
+    velocity = sp.Integer(0)
+    for (a_b, w_b, _, l2_b, _), change in zip(
+        both, (w_dot, w_dot.subs(exchange, simultaneous=True)), strict=True
+    ):
+        velocity += sp.diff(f, a_b) * (-l2_b * a_b) + sp.diff(f, w_b) * change
+    at_start = {one[0]: 1 for one in both} | {one[1]: 0 for one in both}
+    return [sp.powsimp(sp.expand(velocity - f_dot)), f.subs(at_start) - f0]
+
+
+@statement(
+    "ntkdecay",
+    "k = 0, first instability",
+    "when gradient descent on a scale-invariant network under L2 becomes unstable: its kernel grows",
+    "growth == exp(2*λ*t); t_unstable == log(2/(η*γ))/(2*λ)",
+    kind="proof",
+    scope="a^{2(k−1)} at k = 0 with a = e^{−λt}; steps on MSE are stable while ηγ times it is below 2 (λ ≪ γ)",
+)
+def first_instability(claim):
+    gamma = sp.Symbol("γ", positive=True)
+    growth, at = claim.sides(lam, eta, gamma, t)
+    kept = (sp.exp(-lam * t) ** (2 * (k - 1))).subs(k, 0)
+    return [sp.simplify(growth - kept), sp.simplify(eta * gamma * growth.subs(t, at) - 2)]

@@ -329,3 +329,23 @@ def test_rounding_to_32_bits_is_refused():
         params = jax.tree.map(lambda p: p.astype(jnp.float32), PLAIN)
         with pytest.raises(TypeError, match="`x1` is float64 but `params` is float32"):
             empirical_ntk(plain, params, X1)
+
+
+def test_blocks_part_the_kernel():
+    def f(params, x):
+        return jax.nn.relu(x @ params["body"][0]) @ params["body"][1] @ params["head"]
+
+    rng = np.random.default_rng(0)
+    params = {
+        "body": [rng.normal(size=(5, 7)), rng.normal(size=(7, 4))],
+        "head": rng.normal(size=(4, 2)),
+    }
+    x = rng.normal(size=(6, 5))
+    layers = empirical_ntk(f, params, x, per_layer=True)
+    for tile in (None, 2):
+        found = empirical_ntk(f, params, x, blocks={"body": "slow", "head": "fast"}, tile=tile)
+        assert list(found) == ["slow", "fast"]
+        np.testing.assert_allclose(found["slow"], sum(layers["body"]), rtol=1e-12)
+        np.testing.assert_allclose(found["fast"], layers["head"], rtol=1e-12)
+    with pytest.raises(ValueError, match="part the kernel in two ways"):
+        empirical_ntk(f, params, x, per_layer=True, blocks=lambda p: p)

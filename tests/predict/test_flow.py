@@ -369,6 +369,57 @@ def test_per_layer_l2_against_its_ode_in_f():
     np.testing.assert_allclose(ours, solution.ys[-1], atol=1e-11)
 
 
+BLOCKS = {"body": (0.0, 0.15), "middle": (2.5, 0.1), "head": (1.0, 0.05)}  # k_b and λ_b
+
+
+def blocks():
+    """Kernels, λ and degrees of blocks."""
+    parts = {block: 0.3 * normal_kernel(i) for i, block in enumerate(BLOCKS)}
+    return parts, {b: l2 for b, (_, l2) in BLOCKS.items()}, {b: k for b, (k, _) in BLOCKS.items()}
+
+
+def test_blocks_of_different_degree_against_their_ode_in_f():
+    """f' = −Σ_b F_b² Θ^(b) (f − y) − (Σ k_b λ_b) f, F_b = e^{λ_b t} Π_m e^{−k_m λ_m t}."""
+    parts, l2, degree = blocks()
+    total = sum(k * rate for k, rate in BLOCKS.values())
+
+    def velocity(t, f, _):
+        pull = sum(np.asarray(parts[b]) * jnp.exp(2 * (l2[b] - total) * t) for b in BLOCKS)
+        return -pull @ (f - Y) - total * f
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity), diffrax.Dopri8(), 0.0, 5.0, None, jnp.asarray(START),
+        stepsize_controller=diffrax.PIDController(1e-12, 1e-14), max_steps=10_000,
+    )  # fmt: skip
+    predict_fn = gradient_descent(squared_error, parts, Y, l2=l2, degree=degree, **TIGHT)
+    np.testing.assert_allclose(predict_fn(5.0, START), solution.ys[-1], atol=1e-11)
+    assert "degree={'body': 0.0, 'middle': 2.5, 'head': 1.0}" in repr(predict_fn)
+
+
+def test_steps_of_blocks_of_different_degree():
+    """f ← Π α_b^{k_b} f − η Σ_b α_b^{−1} Π α_m^{k_m} F_b² Θ^(b) (f − y), α_b = 1 − ηλ_b."""
+    parts, l2, degree = blocks()
+    eta, f = 0.05, START
+    alpha = {b: 1 - eta * l2[b] for b in BLOCKS}
+    a = dict.fromkeys(BLOCKS, 1.0)
+    for _ in range(20):
+        shrink = np.prod([alpha[b] ** degree[b] for b in BLOCKS])
+        whole = np.prod([a[b] ** degree[b] for b in BLOCKS])
+        pull = sum((whole / a[b]) ** 2 / alpha[b] * np.asarray(parts[b]) for b in BLOCKS)
+        f = shrink * (f - eta * pull @ (f - Y))
+        a = {b: alpha[b] * a[b] for b in BLOCKS}
+    found = sgd(squared_error, parts, Y, eta, l2=l2, degree=degree)(20, START)
+    np.testing.assert_allclose(found, f, atol=1e-12)
+
+
+def test_blocks_of_one_l2_are_the_network_of_their_degrees_sum():
+    parts = {"low": 0.6 * K_TRAIN, "high": 0.4 * K_TRAIN}
+    l2, degree = {"low": 0.1, "high": 0.1}, {"low": 2, "high": 1.5}
+    ours = gradient_descent(squared_error, parts, Y, l2=l2, degree=degree, **TIGHT)(T, START)
+    closed = gradient_descent_mse(K_TRAIN, Y, l2=0.1, degree=3.5, reduction="sum")(T, START)
+    np.testing.assert_allclose(ours, closed, atol=1e-10)
+
+
 def normal_kernel(key):
     a = normal(10 + key, N, N)
     return a @ a.T / N
@@ -381,8 +432,17 @@ def normal_kernel(key):
         ({"degree": None}, "`degree` is None"),
         ({"l2": {"a": 0.1}}, "both `l2` and `k_train_train` as mappings"),
         ({"k_train_train": {"a": K_TRAIN}}, "both `l2` and `k_train_train` as mappings"),
-        ({"k_train_train": {"a": K_TRAIN}, "l2": {"b": 0.1}}, r"`l2` names the layers \['b'\]"),
+        ({"k_train_train": {"a": K_TRAIN}, "l2": {"b": 0.1}}, r"`l2` names the blocks \['b'\]"),
         ({"k_train_train": {"a": K_TRAIN}, "l2": {"a": 0.1}, "degree": 3}, "leave `degree` out"),
+        ({"degree": {"a": 1}}, "must be mappings from the same blocks"),
+        (
+            {"k_train_train": {"a": K_TRAIN}, "l2": {"a": 0.1}, "degree": {"b": 0}},
+            r"`degree` names the blocks \['b'\], `l2` \['a'\]",
+        ),
+        (
+            {"k_train_train": {"a": K_TRAIN}, "l2": {"a": 0.1}, "degree": {"a": -1}},
+            r"`degree\['a'\]` is -1; it must be 0",
+        ),
         ({"l2_from": "zero"}, "`l2_from` is 'zero'"),
         ({"learning_rate": -1.0}, "`learning_rate` is -1.0; it must be a number >= 0"),
         ({"l2": [0.1, 0.2]}, r"`l2` has shape \(2,\); it must be a number"),

@@ -20,6 +20,11 @@ def degree(other=False):
     return Call(homogeneity.degree, arguments(other) | {"tolerance": 1e-6 * (1 + other)})
 
 
+@call("homogeneity.degrees")
+def degrees(other=False):
+    return Call(homogeneity.degrees, arguments(other) | {"tolerance": 1e-6 * (1 + other)})
+
+
 @call("homogeneity.lemma_1")
 def lemma_1(other=False):
     more = {"degree": 2.0 + other, "directions": [arguments(not other)["params"]]}
