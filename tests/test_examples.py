@@ -395,6 +395,15 @@ def test_s12_writes_its_picture_and_claims(tmp_path):
     run_tiny("s12", tmp_path, ["s12"], **WRN, w_std=(1.0, 2.0), l2=(0.1,), scale=0.2)
 
 
+@pytest.mark.slow
+def test_next_order_writes_its_picture_and_claims(tmp_path):
+    sizes = dict(networks=("linear", "ReLU"), widths=(512, 1024), seeds=1, span=0.3)
+    late = dict(late_samples=4, late_width=512, late_time=3.0, restarts=2)
+    content = run_tiny("next_order", tmp_path, ["next_order"], samples=6, **sizes, **late)
+    nearer = [claim for claim in content["claims"] if "every width" in claim["claim"]]
+    assert len(nearer) == 2 and all(claim["holds"] for claim in nearer)
+
+
 def test_figure_5_refuses_an_unstable_learning_rate_before_it_trains(monkeypatch):
     fig5 = script("fig5")
     monkeypatch.setattr(fig5.kernels, "empirical_ntk", lambda *_: 3.99 * np.eye(8))
