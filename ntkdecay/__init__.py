@@ -13,6 +13,7 @@ exp(−2(k−1)λt): its function learns in time 1/γ, then decays in time 1/λ.
 - `ntkdecay.networks`: the papers' networks at finite width (needs the extra `examples`)
 - `ntkdecay.training`: finite networks, trained
 - `ntkdecay.optimizers`: SGD with L2, AutoL2 and the rule λ = c/T, for any optax loop
+- `ntkdecay.weight_decay`: its time scale, equilibrium norms and rotation, and how λ moves with batch, width and length
 - `ntkdecay.scale_invariant`: networks that do not feel the scale of their weights (k = 0): the
   intrinsic learning rate, its SDE, equilibrium, jumps and periods
 - `ntkdecay.output_scale`: lazy and active training by the output's scale α, and optimizers for it
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         scale_invariant,
         symbolic,
         training,
+        weight_decay,
     )
 
 __version__ = "0.1.0"
@@ -72,6 +74,7 @@ __all__ = [
     "stax",
     "symbolic",
     "training",
+    "weight_decay",
 ]
 
 

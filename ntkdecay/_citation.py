@@ -83,6 +83,28 @@ PAPERS = {
   eprint = {2206.08720},
   archiveprefix = {arXiv}
 }""",
+    "rotation": """@inproceedings{kosson2024rotational,
+  title = {Rotational Equilibrium: How Weight Decay Balances Learning Across Neural Networks},
+  author = {Kosson, Atli and Messmer, Bettina and Jaggi, Martin},
+  booktitle = {International Conference on Machine Learning},
+  year = {2024},
+  eprint = {2305.17212},
+  archiveprefix = {arXiv}
+}""",
+    "timescale": """@misc{wang2024set,
+  title = {How to set {AdamW}'s weight decay as you scale model and dataset size},
+  author = {Wang, Xi and Aitchison, Laurence},
+  year = {2024},
+  eprint = {2405.13698},
+  archiveprefix = {arXiv}
+}""",
+    "power_lines": """@misc{bergsma2025power,
+  title = {Power Lines: Scaling Laws for Weight Decay and Batch Size in {LLM} Pre-training},
+  author = {Bergsma, Shane and Dey, Nolan and Gosal, Gurpreet and Gray, Gavia and Soboleva, Daria and Hestness, Joel},
+  year = {2025},
+  eprint = {2505.13738},
+  archiveprefix = {arXiv}
+}""",
 }
 
 BEHIND = {
@@ -102,6 +124,7 @@ BEHIND = {
     "stax": ("neural_tangents",),
     "symbolic": ("l2", "intrinsic_lr", "periodic", "output_scale"),
     "training": ("l2",),
+    "weight_decay": ("rotation", "timescale", "power_lines"),
 }
 
 

@@ -21,6 +21,7 @@ MODULES = (
     "predict",
     "training",
     "optimizers",
+    "weight_decay",
     "networks",
     "scale_invariant",
     "scale_invariant.networks",

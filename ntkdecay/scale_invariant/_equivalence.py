@@ -18,9 +18,9 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import Scalar, array, checked, number, tree
+from ntkdecay._elementwise import elementwise
 from ntkdecay._given import given
 from ntkdecay.scale_invariant._checks import TURNS, check_product, check_rates, plain
-from ntkdecay.scale_invariant._elementwise import elementwise
 
 
 class Rescaled(NamedTuple):

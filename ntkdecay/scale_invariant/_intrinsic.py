@@ -17,9 +17,9 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import Scalar, array, checked, is_traced, number
+from ntkdecay._elementwise import elementwise
 from ntkdecay._given import as_array, given
 from ntkdecay.scale_invariant._checks import NORM2, TURNS, check_product, check_rates, plain
-from ntkdecay.scale_invariant._elementwise import elementwise
 
 
 @checked(learning_rate=array(above=0), l2=array(low=0), momentum=array(low=0, below=1))

@@ -30,6 +30,7 @@ from ntkdecay._checks import (
     number,
     optional,
 )
+from ntkdecay._elementwise import elementwise
 from ntkdecay._given import given
 from ntkdecay.scale_invariant._checks import (
     NORM2,
@@ -37,7 +38,6 @@ from ntkdecay.scale_invariant._checks import (
     check_product,
     check_rates,
 )
-from ntkdecay.scale_invariant._elementwise import elementwise
 from ntkdecay.scale_invariant._record import RECORD, Record, read, series, steps
 from ntkdecay.scale_invariant._sequences import Bounds, sequence
 

@@ -19,9 +19,9 @@ from jax.typing import ArrayLike
 
 from ntkdecay._agree import common_shape
 from ntkdecay._checks import array, checked, integer, is_traced, optional
+from ntkdecay._elementwise import elementwise
 from ntkdecay._given import as_array, given
 from ntkdecay.scale_invariant._checks import check_interval
-from ntkdecay.scale_invariant._elementwise import elementwise
 
 SHARE = array(
     above=0, below=0.5, why="below 1/2: the share that a step takes away, 2ηλ for squared norms"

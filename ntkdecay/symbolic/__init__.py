@@ -46,6 +46,7 @@ for _name in (
     "representation",
     "finite_width",
     "risk",
+    "weight_decay",
     "intrinsic_lr",
     "intrinsic_lr_rates",
     "scale_invariant_steps",
