@@ -30,13 +30,13 @@ class Options(report.Options):
     """Training samples of (a) to (e)."""
     networks: tuple[str, ...] = ("linear", "squared ReLU", "cubed ReLU", "ReLU")
     """Activations of the two-layer networks."""
-    widths: report.Ascending[report.Count] = (512, 2048, 8192)
+    widths: report.Ascending[report.Count] = (1024, 4096, 16_384)
     """Widths, ascending."""
-    seeds: report.Count = 6
+    seeds: report.Count = 4
     """Initializations, over which logarithms of distances are averaged."""
     l2: report.Positive = 0.3
     """λ of (a) to (e)."""
-    span: report.Positive = 0.6
+    span: report.Positive = 0.5
     """λt at the end of (a) to (e)."""
     late_samples: report.Count = 64
     """Training samples of (f)."""
@@ -50,7 +50,7 @@ class Options(report.Options):
     """How often the next order may begin anew in (f)."""
 
 
-PAPER = Options(preset="paper", widths=(512, 2048, 8192, 32_768), late_width=10_000)
+PAPER = Options(preset="paper", widths=(1024, 4096, 16_384, 65_536), late_width=10_000)
 
 
 def network(kind: str, params, x):
