@@ -164,9 +164,20 @@ def cnn(
     return _network(_CNN, fields, math.sqrt(2))
 
 
-@checked(depth=SIZE, width=SIZE, outputs=SIZE, epsilon=number(low=0))
+@checked(
+    depth=SIZE,
+    width=SIZE,
+    outputs=SIZE,
+    norm=choice("batch", "layer"),
+    epsilon=number(low=0),
+)
 def wide_resnet(
-    depth: int = 28, width: int = 10, outputs: int = 10, *, epsilon: float = 1e-5
+    depth: int = 28,
+    width: int = 10,
+    outputs: int = 10,
+    *,
+    norm: Literal["batch", "layer"] = "batch",
+    epsilon: float = 1e-5,
 ) -> Network:
     """The wide residual network WRN-depth-width for small images, with the σ_w = 1 of `l2` (SM A) as default.
 
@@ -178,7 +189,9 @@ def wide_resnet(
         depth: 6 n + 4: 10, 16, 22, 28, …
         width: factor of the channels.
         outputs: number of outputs.
-        epsilon: of batch normalization.
+        norm: over the batch and the pixels of a channel, as in the paper; or over a sample's pixels and channels ("layer"), with
+            which samples do not meet and `kernels.analytic` has its kernel.
+        epsilon: of normalization.
 
     Raises:
         ValueError: if `depth` is another number or a size is not positive.
@@ -195,7 +208,7 @@ def wide_resnet(
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
         raise ValueError(f"`depth` is {depth}; allowed are 6 n + 4: 10, 16, 22, 28, …")
-    return _network(_WideResNet, (blocks, width, outputs, epsilon), 1.0)
+    return _network(_WideResNet, (blocks, width, outputs, norm, epsilon), 1.0)
 
 
 class _Batch(Rule):
@@ -323,6 +336,7 @@ class _WideResNet(nn.Module):
     blocks: int
     width: int
     outputs: int
+    norm: str
     epsilon: float
 
     @nn.compact
@@ -331,8 +345,8 @@ class _WideResNet(nn.Module):
         for group, channels in enumerate((16, 32, 64)):
             for block in range(self.blocks):
                 stride = 2 if group > 0 and block == 0 else 1
-                x = _Block(channels * self.width, stride, self.epsilon)(x)
-        x = nn.relu(_BatchNorm(self.epsilon)(x))
+                x = _Block(channels * self.width, stride, self.norm, self.epsilon)(x)
+        x = nn.relu(_NORMS[self.norm](self.epsilon)(x))
         return nn.Dense(self.outputs)(x.mean((1, 2)))
 
 
@@ -341,16 +355,18 @@ class _Block(nn.Module):
 
     channels: int
     stride: int
+    norm: str
     epsilon: float
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(nn.Conv, self.channels, use_bias=False)
-        h = nn.relu(_BatchNorm(self.epsilon)(x))
+        norm = functools.partial(_NORMS[self.norm], self.epsilon)
+        h = nn.relu(norm()(x))
         if x.shape[-1] != self.channels:
             x = conv((1, 1), self.stride, name="shortcut")(h)
         h = conv((3, 3), self.stride, name="conv1")(h)
-        h = nn.relu(_BatchNorm(self.epsilon)(h))
+        h = nn.relu(norm()(h))
         return x + conv((3, 3), name="conv2")(h)
 
 
@@ -359,14 +375,29 @@ class _BatchNorm(nn.Module):
 
     epsilon: float
 
+    def over(self, axes: int) -> tuple[int, ...]:
+        return tuple(range(axes - 1))
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         offset = self.param("offset", nn.initializers.zeros, x.shape[-1:])
-        axes = tuple(range(x.ndim - 1))
+        others = tuple(range(x.ndim - 1))
         precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        z = jax.nn.standardize(precise, axes, epsilon=self.epsilon)
-        return (z * lax.expand_dims(scale, axes) + lax.expand_dims(offset, axes)).astype(x.dtype)
+        z = jax.nn.standardize(precise, self.over(x.ndim), epsilon=self.epsilon)
+        return (z * lax.expand_dims(scale, others) + lax.expand_dims(offset, others)).astype(
+            x.dtype
+        )
+
+
+class _LayerNorm(_BatchNorm):
+    """The same over a sample's pixels and channels."""
+
+    def over(self, axes: int) -> tuple[int, ...]:
+        return tuple(range(1, axes))
+
+
+_NORMS = {"batch": _BatchNorm, "layer": _LayerNorm}
 
 
 def _check_deviations(w_std: ArrayLike, b_std: ArrayLike, bias: bool) -> None:

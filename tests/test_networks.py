@@ -249,7 +249,7 @@ def test_what_makes_no_network_is_refused():
     ("network", "module"),
     [
         (NORMALIZED, networks._CNN(3, True, 5, 6, 2, True, 0.0)),
-        (RESNET, networks._WideResNet(1, 1, 3, 0.0)),
+        (RESNET, networks._WideResNet(1, 1, 3, "batch", 0.0)),
     ],
     ids=["CNN", "residual"],
 )

@@ -511,9 +511,10 @@ def test_a_fixed_matrix_within_a_network():
     [
         scale_invariant_networks.pre_resnet(8, 3, width=16, norm="layer"),
         scale_invariant_networks.cnn(3, channels=(32, 32), pooled=(), norm="layer"),
+        networks.wide_resnet(10, 2, 3, norm="layer"),
     ],
 )
-def test_scale_invariant_networks_with_layer_norm(network, get):
+def test_own_networks_with_layer_norm(network, get):
     x = jax.random.normal(KEY, (3, 8, 8, 3))
     init = lambda key: network.init(key, x)  # noqa: E731
     assert analytic(network.apply, init(KEY), x, get=get, init=init, check=True).shape == (3, 3)
