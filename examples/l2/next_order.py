@@ -20,6 +20,9 @@ from ntkdecay import finite_width, kernels, predict, report, training
 
 DEGREE = {"linear": 2, "ReLU": 2, "squared ReLU": 3, "cubed ReLU": 4}
 LEADING, NEXT = "infinite width", "next order"
+NARROWER = {
+    "linear": 16
+}  # at widths over this, as its distances are soon below the steps' own error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Options(report.Options):
     """Training samples of (a) to (e)."""
     networks: tuple[str, ...] = ("linear", "squared ReLU", "cubed ReLU", "ReLU")
     """Activations of the two-layer networks."""
-    widths: report.Ascending[report.Count] = (1024, 4096, 16_384)
-    """Widths, ascending."""
+    widths: report.Ascending[report.Count] = (1024, 3072, 9216)
+    """Widths, ascending; of the linear network a sixteenth of them."""
     seeds: report.Count = 4
     """Initializations, over which logarithms of distances are averaged."""
     l2: report.Positive = 0.3
@@ -45,7 +48,9 @@ class Options(report.Options):
     late_l2: report.Positive = 0.01
     """λ of (f)."""
     late_time: report.Positive = 150.0
-    """When training of (f) stops, in steps × η, η = 0.1."""
+    """When training of (f) stops, in steps × η."""
+    late_learning_rate: report.Positive = 0.02
+    """η of (f)."""
     restarts: report.Whole = 20
     """How often the next order may begin anew in (f)."""
 
@@ -138,7 +143,7 @@ def main(options: Options) -> None:
     late(axes[1, 2], out, options)
     for ax in axes.flat[len(options.networks) : 4]:
         ax.set_axis_off()
-    axes[1, 3].set_axis_off()
+    key(axes[1, 3], options)
     out.save(figure)
 
 
@@ -152,7 +157,7 @@ def inputs(options: Options, samples: int):
 def distances(ax, out: report.Report, options: Options, kind: str, x, y, times, bar) -> dict:
     """One panel of (a): root mean square distance in f to trained networks, geometric mean over the seeds."""
     largest = {LEADING: [], NEXT: []}
-    for i, width in enumerate(options.widths):
+    for i, width in enumerate(widths_of(options, kind)):
         found = {LEADING: [], NEXT: []}
         for seed in range(options.seeds):
             params = draw(seed, width, x.shape[1])
@@ -162,24 +167,28 @@ def distances(ax, out: report.Report, options: Options, kind: str, x, y, times, 
             bar.update()
         for name, style in ((LEADING, "--"), (NEXT, "-")):
             mean = np.exp(np.log(found[name]).mean(0))
-            ax.semilogy(options.l2 * times, mean, f"C{i}{style}", label=f"{name}, n = {width}")
+            ax.semilogy(options.l2 * times, mean, f"C{i}{style}")
             largest[name].append(float(np.exp(np.log(np.max(found[name], 1)).mean())))
             out.numbers[f"{kind}, n = {width}, {name}"] = {"t": times, "distance": mean}
     ax.set(
         xlabel="λt",
         ylabel="RMS distance in f to the trained network",
-        title=f"{kind}, k = {DEGREE[kind]}",
+        title=f"{kind}, k = {DEGREE[kind]}, n = {', '.join(map(str, widths_of(options, kind)))}",
     )
-    ax.legend(fontsize=8)
-    out.numbers[f"{kind}, largest distance"] = {"widths": options.widths, **largest}
+    out.numbers[f"{kind}, largest distance"] = {"widths": widths_of(options, kind), **largest}
     return largest
+
+
+def widths_of(options: Options, kind: str) -> tuple[int, ...]:
+    """The widths of these networks."""
+    return tuple(width // NARROWER.get(kind, 1) for width in options.widths)
 
 
 def slopes(ax, out: report.Report, options: Options, largest: dict) -> None:
     """The largest distance against the width, and the claims of it."""
     for i, (kind, found) in enumerate(largest.items()):
         for name, style in ((LEADING, "o--"), (NEXT, "s-")):
-            ax.loglog(options.widths, found[name], f"C{i}{style}", label=f"{kind}, {name}")
+            ax.loglog(widths_of(options, kind), found[name], f"C{3 + i}{style}")
         exponents = {
             name: float(np.polyfit(np.log(options.widths), np.log(values), 1)[0])
             for name, values in found.items()
@@ -198,7 +207,7 @@ def slopes(ax, out: report.Report, options: Options, largest: dict) -> None:
             f"{kind}: the next order is nearer to the network at every width",
             expected="largest distance at infinite width over that of the next order > 1",
             measured=", ".join(
-                f"{r:.3g} at n = {n}" for r, n in zip(ratios, options.widths, strict=True)
+                f"{r:.3g} at n = {n}" for r, n in zip(ratios, widths_of(options, kind), strict=True)
             ),
             holds=bool((ratios > 1).all()),
             ours=True,
@@ -208,9 +217,18 @@ def slopes(ax, out: report.Report, options: Options, largest: dict) -> None:
         ylabel="largest RMS distance in f",
         title=f"Up to λt = {options.span:g}, λ = {options.l2:g}, {options.seeds} networks",
     )
-    ax.set_xticks(options.widths, [str(n) for n in options.widths])
-    ax.minorticks_off()
-    ax.legend(fontsize=8)
+
+
+def key(ax, options: Options) -> None:
+    """What colors and lines are, in a panel of its own."""
+    ax.set_axis_off()
+    for i, order in enumerate(("narrowest", "middle", "widest")[: len(options.widths)]):
+        ax.plot([], [], f"C{i}", label=f"top row: {order}")
+    for i, kind in enumerate(options.networks):
+        ax.plot([], [], f"C{3 + i}", label=f"bottom left: {kind}")
+    ax.plot([], [], "k--", label="infinite width, from the network's own kernel and start")
+    ax.plot([], [], "k-", label="next order")
+    ax.legend(loc="center", fontsize=11, frameon=False)
 
 
 def narrow(ax, out: report.Report, options: Options, x, y) -> None:
@@ -225,10 +243,10 @@ def narrow(ax, out: report.Report, options: Options, x, y) -> None:
 
 
 def late(ax, out: report.Report, options: Options) -> None:
-    """Figure 5c: steps of η = 0.1 far into the decay."""
+    """Figure 5c: far into the decay."""
     x, y = even_odd(options, options.late_samples)
     x, y = np.asarray(x, float), np.asarray(y, float)
-    rate = 0.1
+    rate = options.late_learning_rate
     steps = np.unique(np.geomspace(1, options.late_time / rate, 60).astype(int))
     params = draw(0, options.late_width, x.shape[1])
     run = training.train(
