@@ -157,12 +157,19 @@ def test_the_cnn_is_the_papers_in_the_library_the_paper_used():
     np.testing.assert_allclose(jax.jit(NORMALIZED.apply)(ours, IMAGES), expected, rtol=1e-9)
 
 
+def operations(jaxpr):
+    """Those of the programs within too: some versions of JAX inline them, some do not."""
+    for equation in jaxpr.eqns:
+        inner = equation.params.get("jaxpr")
+        yield from [equation] if inner is None else operations(getattr(inner, "jaxpr", inner))
+
+
 def test_the_residual_networks_groups_have_the_published_sizes():
     """Table 1 of Zagoruyko & Komodakis (2016), with N = 2 and k = 3."""
     network, x = networks.wide_resnet(16, 3), jax.ShapeDtypeStruct((1, 32, 32, 3), float)
     convolutions = [
         (eqn.invars[1].aval.shape[0], eqn.outvars[0].aval.shape[1:])
-        for eqn in jax.make_jaxpr(network.apply)(shapes(network, *x.shape), x).eqns
+        for eqn in operations(jax.make_jaxpr(network.apply)(shapes(network, *x.shape), x).jaxpr)
         if eqn.primitive is convolution_p
     ]
     groups = [(32, 32, 48), (16, 16, 96), (8, 8, 192)]
