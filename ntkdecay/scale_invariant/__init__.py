@@ -28,9 +28,9 @@ from ntkdecay.scale_invariant._intrinsic import (
     stationary_learning_rate,
 )
 from ntkdecay.scale_invariant._invariance import is_scale_invariant
+from ntkdecay.scale_invariant._local_bounds import bounds, power_envelope
 from ntkdecay.scale_invariant._metrics import Measured, measured, metrics, step_metrics
 from ntkdecay.scale_invariant._norm import (
-    bounds,
     cosine_distance,
     equilibrium_learning_rate,
     equilibrium_norm2,
@@ -38,7 +38,6 @@ from ntkdecay.scale_invariant._norm import (
     jump_times,
     norm2_from_gradients,
     norm2_path,
-    power_envelope,
 )
 from ntkdecay.scale_invariant._periods import Periods, periods
 from ntkdecay.scale_invariant._sde import (
