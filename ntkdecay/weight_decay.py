@@ -81,28 +81,19 @@ def timescale(
     >>> [round(float(one), 1) for one in tau]
     [10000.0, 5120000.0, 102.4]
     """
-    steps = _timescale(learning_rate, weight_decay)
+    sizes = (1.0 if size is None else size for size in (batch_size, dataset_size))
+    steps, samples, epochs = _timescale(learning_rate, weight_decay, *sizes)
     if batch_size is None:
         return Timescale(steps)
-    samples = _product(steps, batch_size)
-    return Timescale(
-        steps, samples, None if dataset_size is None else _ratio(samples, dataset_size)
-    )
+    return Timescale(steps, samples, None if dataset_size is None else epochs)
 
 
 @elementwise
-def _timescale(learning_rate: Array, weight_decay: Array) -> Array:
-    return 1 / (learning_rate * weight_decay)
-
-
-@elementwise
-def _product(samples: Array, batch_size: Array) -> Array:
-    return samples * batch_size
-
-
-@elementwise
-def _ratio(samples: Array, dataset_size: Array) -> Array:
-    return samples / dataset_size
+def _timescale(
+    learning_rate: Array, weight_decay: Array, batch_size: Array, dataset_size: Array
+) -> Timescale:
+    steps = 1 / (learning_rate * weight_decay)
+    return Timescale(steps, steps * batch_size, steps * batch_size / dataset_size)
 
 
 @checked(learning_rate=RATE, weight_decay=DECAY, size=array(above=0), b1=MOMENTUM)
