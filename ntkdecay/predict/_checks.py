@@ -168,11 +168,11 @@ def check_kernel(
     return refuse_kernel(k, *facts)
 
 
-def refuse_shape(value: Array, shape: tuple[int, ...], name: str) -> None:
+def refuse_shape(value: Array, shape: tuple[int, ...], name: str, hint: str = "") -> None:
     """Outputs are a number for all, or of exactly `shape`."""
     if value.ndim and value.shape != shape:
         raise ValueError(
-            f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}."
+            f"`{name}` has shape {value.shape}; it must be a scalar or have shape {shape}{hint}."
         )
 
 

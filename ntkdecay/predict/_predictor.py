@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import anything, array, checked, either, instance, is_traced, optional, shown
-from ntkdecay.predict._checks import as_own, check_request, kernel, refuse
+from ntkdecay.predict._checks import as_own, check_request, kernel, refuse, refuse_shape
 from ntkdecay.predict._state import Loss, State, Wide, by_layer
 
 Clock = Callable[[Any, Any], Any]
@@ -50,8 +50,8 @@ class PredictFnState:
 
     def __repr__(self) -> str:
         told = [f"{name}={shown(value)}" for name, value in self._told.items() if value is not None]
-        names, degrees = self._net.layers, [f"{k:g}" for k in self._net.degrees]
-        degree = degrees[0] if names is None else dict(zip(names, map(float, degrees), strict=True))
+        names, degrees = self._net.layers, self._net.degrees
+        degree = f"{degrees[0]:g}" if names is None else dict(zip(names, degrees, strict=True))
         return (
             "<predict_fn(t=None, fx_train_or_state_0=0.0, fx_test_0=None, k_test_train=None) of "
             f"{self._of} for labels of shape {self._net.y.shape}, degree={degree}, {', '.join(told)}>"
@@ -166,12 +166,9 @@ class PredictFnState:
 def _outputs(name: str, f: Any, net: Wide, shape: tuple[int, ...]) -> Any:
     """f at initialization, of the given shape or a number."""
     found = as_own(f, net.y.dtype)
-    if found.ndim and found.shape != shape:
-        column = found.ndim == 2 and shape[1:] == (1,) and "train" in name
-        raise ValueError(
-            f"`{name}` has shape {found.shape}; it must be a scalar or have shape {shape}"
-            + ("." if not column else ", as the labels; class numbers are of shape (n,).")
-        )
+    column = found.ndim == 2 and shape[1:] == (1,) and "train" in name
+    hint = ", as the labels; class numbers are of shape (n,)" if column else ""
+    refuse_shape(found, shape, name, hint)
     return found
 
 
