@@ -1,7 +1,8 @@
-r"""The λ at which L2 kills a network whose layers are two.
+r"""The λ at which L2 kills a network of finite width.
 
 Near θ = 0 a network of degree 2 moves on L ≈ L(0) + ℓ'(0)·f + λ/2 ‖θ‖², where a direction θ̂ grows at the rate
-2 (−ℓ'(0)·f(θ̂)) − λ: what is left of a function grows again as long as one such rate is positive.
+2 (−ℓ'(0)·f(θ̂)) − λ: what is left of a function grows again as long as one such rate is positive. Above degree 2 no
+direction grows near 0, and a network dies where the stationary points end: `_fold`.
 """
 
 from typing import Any, Literal
@@ -12,10 +13,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import checked, integer
+from ntkdecay.finite_width._fold import fold
 from ntkdecay.finite_width._problem import RULES, Loss, Problem, norm, problem
 from ntkdecay.homogeneity import Degree
 from ntkdecay.kernels._checks import ApplyFn, exact
 
+_NEAR = 1e-6  # of degree 2
 _STEPS, _SETTLE = 6000, 200  # of the ascent; after so many its steps begin to shorten
 
 
@@ -31,14 +34,17 @@ def critical_l2(
     loss: Loss | None = None,
     starts: int = 3,
 ) -> float:
-    r"""The λ above which a network of degree 2 ends at f = 0, and below which it lives for ever.
+    r"""The λ above which a network ends at f = 0, and below which it can live for ever.
 
-    .. math:: \lambda_c = 2 \max_{\|\theta\| = 1} \left[ -\ell'(0) \cdot f_\theta(X) \right]
+    .. math:: \lambda_c = \sup_{r > 0} -\frac{1}{r} \frac{d}{dr} \min_{\|\theta\| = r} L(f_\theta),
+              \qquad \lambda_c[\beta f] = \beta^{2/k} \lambda_c[f]
 
-    It is a property of the network's shape, its data and its loss, not of its parameters, and falls with the width n: for
-    a two-layer ReLU network in NTK parameterization, MSE summed, it is n^(−1/2) times the largest |Σ y_i relu(w·x_i)| of
-    one neuron with |w| = 1; for a linear one `ntkdecay.deep_linear.critical_l2` at depth 1. Only at λ < λ_c does the
-    kernel reach a floor that holds f; infinite width, where every λ > 0 ends at f = 0, has λ_c = 0.
+    For k = 2 it is the limit r → 0, :math:`2 \max_{\|\theta\| = 1} [-\ell'(0) \cdot f_\theta(X)]`: below it f = 0 is
+    unstable, and every network lives. For k > 2 it is a fold: f = 0 is stable at every λ > 0 beside the network that
+    lives, so that one below λ_c may die as well, on its way there. A network with L hidden layers of width n in NTK
+    parameterization has :math:`\beta \propto n^{-L/2}`, so that λ_c ∝ n^(−L/k): two-layer ReLU, MSE summed, n^(−1/2)
+    times the largest |Σ y_i relu(w·x_i)| of one neuron with |w| = 1; deep linear `ntkdecay.deep_linear.critical_l2`.
+    Only at λ < λ_c does the kernel reach a floor that holds f; infinite width has λ_c = 0.
 
     Args:
         apply_fn, x_train, y_train, degree, reduction, loss: as for `stationarity`.
@@ -46,12 +52,12 @@ def critical_l2(
         starts: from how many directions is searched: this one, and others that are drawn at its scale.
 
     Returns:
-        The largest rate found, and so a lower bound of λ_c: of a wide network that has neurons in all directions λ_c itself,
-        to about 1e-3 where the maximum lies on a kink. inf for a network linear in its parameters (k = 1).
+        The largest λ found, and so a lower bound of λ_c: of a wide network that has neurons in all directions λ_c itself,
+        to about 1e-3 where the maximum lies on a kink. It is a property of the network's shape, its data and its loss,
+        not of its parameters. inf for k < 2, where f = 0 is never stable (k = 1: a network linear in its parameters).
 
     Raises:
-        TypeError, ValueError: as `stationarity`; for another degree. Above 2, f = 0 is stable at every λ > 0, and
-            f dies at a fold far from it, which is known for deep linear networks alone.
+        TypeError, ValueError: as `stationarity`.
 
     >>> import jax.numpy as jnp
     >>> from ntkdecay import finite_width
@@ -63,18 +69,14 @@ def critical_l2(
     3.0
     """
     task = problem(apply_fn, params, x_train, y_train, 0.0, degree, reduction, loss)
-    if task.degree == 1:
+    if task.degree < 2 - _NEAR:
         return np.inf
-    if abs(task.degree - 2) > 1e-6:
-        raise ValueError(
-            f"`degree` is {task.degree:g}; the critical λ of a network of degree 2 is known, and of deep linear ones that "
-            "of `ntkdecay.deep_linear.critical_l2`."
-        )
+    search = _climb if task.degree < 2 + _NEAR else fold
     rng, best = np.random.default_rng(0), 0.0
     start = jax.tree.map(np.asarray, params)
     for _ in range(starts):
         with exact():
-            best = max(best, float(_climb(task, start)))
+            best = max(best, float(search(task, start)))
         start = jax.tree.map(
             lambda p: (np.std(p) or 1.0) * rng.normal(size=np.shape(p)).astype(p.dtype), start
         )

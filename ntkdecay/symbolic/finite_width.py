@@ -146,3 +146,33 @@ def critical(claim):
     whole = grown.subs(alike)
     best = sp.diff(v * w / (v**2 + w**2), w).subs(alike)
     return [*(flow.subs(alike) - whole * sp.Matrix([v, v])), at - (whole + lam), best]
+
+
+@statement(
+    "ntkdecay",
+    "critical λ, fold",
+    "k > 2: the λ at which one mode f = βr^k of norm r is stationary, f where λ is largest, and how that falls with β",
+    "λ == k*f*(y - f)/r**2; f_c == (k - 2)/(2*k - 2)*y; λ_c == β**(2/k)*s",
+    kind="proof",
+    show={"s": "λ_c(β = 1)"},
+    scope="MSE of one sample, symbolic k = 2 + p; λ = −(dL/dr)/r, and stationary at f_c, where it is positive and 0 at "
+    "both ends of the branch; β^(2/k) of any loss as well, as θ = β^(−1/k)φ shows",
+)
+def fold(claim):
+    r, y, p = sp.symbols("r y p", positive=True)
+    degree = 2 + p
+
+    def of(f, r, beta=1, s=1):
+        return claim.sides(k=degree, f=f, y=y, r=r, β=beta, s=s)
+
+    f = beta * r**degree
+    at, f_c, _ = of(f, r, beta)
+    held = -sp.diff((y - f) ** 2 / 2, r) / r
+    largest = sp.diff(at, r).subs(r, (f_c / beta) ** (1 / degree))
+    unit = of(f_c, f_c ** (1 / degree))[0]
+    folded, _, scaled = of(f_c, (f_c / beta) ** (1 / degree), beta, unit)
+    return [
+        sp.powsimp(sp.expand(at - held)),
+        sp.simplify(largest),
+        sp.simplify(folded / scaled) - 1,
+    ]
