@@ -101,12 +101,7 @@ PAPER_PLANE = PlaneOptions(**SIZES, alphas=powers(-6, 12))
 """The paper's sizes on a finer grid, whose ends the paper does not print."""
 DESK_SIZES: dict[str, Any] = dict(data="mnist", test_samples=10_000, pooled=2, seeds=(0, 1, 2))
 """MNIST at half its resolution, and three seeds."""
-DESK_PLANE = PlaneOptions(
-    **DESK_SIZES,
-    learning_rates=powers(-9, 14, 0.5),
-    highest=1e2,
-    alphas=(1e-6, 1e-4, 1e-2, 1.0, 1e4, 1e8, 1e12),
-)
+DESK_PLANE = PlaneOptions(**DESK_SIZES, alphas=(1e-6, 1e-4, 1e-2, 1.0, 1e4, 1e8, 1e12))
 
 
 class Images(NamedTuple):
