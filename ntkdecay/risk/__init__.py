@@ -5,5 +5,6 @@ its error follows from the kernel's eigenvalues Λ_i over the population and the
 """
 
 from ntkdecay.risk._learning_curve import Spectrum, learning_curve, spectrum
+from ntkdecay.risk._sphere import Levels, sphere_spectrum
 
-__all__ = ["Spectrum", "learning_curve", "spectrum"]
+__all__ = ["Levels", "Spectrum", "learning_curve", "spectrum", "sphere_spectrum"]

@@ -50,13 +50,13 @@ def _panels(edges: Array) -> tuple[Array, Array]:
     return at.reshape(-1), (half[:, None] * weights).reshape(-1)
 
 
-def effective(z: Array, eigenvalues: Array, n: Array) -> Array:
+def effective(z: Array, eigenvalues: Array, multiplicity: Array, n: Array) -> Array:
     """κ at the nodes of a contour that begins on the negative axis, where it is real: followed from there."""
 
     def residual(kappa: Array, z: Array) -> tuple[Array, Array]:
         """κ(1 − (1/n)ΣΛ/(Λ+κ)) + z, and its derivative 1 − (1/n)ΣΛ²/(Λ+κ)²."""
         share = eigenvalues / (eigenvalues + kappa)
-        return kappa * (1 - share.sum() / n) + z, 1 - (share**2).sum() / n
+        return kappa * (1 - share @ multiplicity / n) + z, 1 - share**2 @ multiplicity / n
 
     def newton(kappa: Array, z: Array) -> Array:
         value, slope = residual(kappa, z)
@@ -70,21 +70,21 @@ def effective(z: Array, eigenvalues: Array, n: Array) -> Array:
         return (z, found), found
 
     first = -z[0].real
-    kappa = lax.stop_gradient(_on_the_axis(first, eigenvalues, n))
+    kappa = lax.stop_gradient(_on_the_axis(first, eigenvalues, multiplicity, n))
     begin = (-first + 0j, kappa + 0j)
     _, found = lax.scan(following, lax.stop_gradient(begin), lax.stop_gradient(z))
     return jax.vmap(newton)(lax.stop_gradient(found), z)  # as differentiable as its equation
 
 
-def _on_the_axis(x: Array, eigenvalues: Array, n: Array) -> Array:
+def _on_the_axis(x: Array, eigenvalues: Array, multiplicity: Array, n: Array) -> Array:
     """κ(−x) > 0: between x and x + ΣΛ/n, by bisection in its logarithm."""
-    low, high = jnp.log(x), jnp.log(x + eigenvalues.sum() / n)
+    low, high = jnp.log(x), jnp.log(x + eigenvalues @ multiplicity / n)
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
         kappa = jnp.exp(middle)
-        above = kappa * (1 - (eigenvalues / (eigenvalues + kappa)).sum() / n) > x
+        above = kappa * (1 - eigenvalues / (eigenvalues + kappa) @ multiplicity / n) > x
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     low, high = lax.fori_loop(0, 60, halve, (low, high))
@@ -95,6 +95,7 @@ def _on_the_axis(x: Array, eigenvalues: Array, n: Array) -> Array:
 def curve(
     eigenvalues: Array,
     coefficients: Array,
+    multiplicity: Array,
     n: Array,
     t: Array,
     l2: Array,
@@ -107,24 +108,24 @@ def curve(
     coefficients = coefficients.reshape(eigenvalues.size, -1)
     power, outputs = (coefficients**2).sum(1) * eigenvalues, coefficients.shape[1]
     # no eigenvalue of K/n is above 4 `top`; one contour, and the filter on it, serve all n
-    top = eigenvalues.max() + eigenvalues.sum() / n.min()
+    top = eigenvalues.max() + eigenvalues @ multiplicity / n.min()
     fastest = 1 / driven(t, l2, degree) + (l2 / 2 if degree == 1 else 0.0)
     z, dz = contour(*lax.stop_gradient((jnp.minimum(fastest.min(), top), 4 * top)))
     h = learned(z, t, l2, degree)
     a, b = (1 - h) / z * dz, (h / z) ** 2 * dz
 
     def at(n: Array) -> Array:
-        kappa = effective(z, eigenvalues, n)
+        kappa = effective(z, eigenvalues, multiplicity, n)
         share = eigenvalues / (eigenvalues + kappa[:, None])
         left = kappa[:, None] / (eigenvalues + kappa[:, None])
 
         def pair(other: Array, other_left: Array) -> Array:
-            return ((left * power) @ other_left.T) / (1 - share @ other.T / n)
+            return ((left * power) @ other_left.T) / (1 - (share * multiplicity) @ other.T / n)
 
         same = jnp.einsum("ta,ab,tb->t", a, pair(share, left), a)
         across = jnp.einsum("ta,ab,tb->t", a, pair(share.conj(), left.conj()), a.conj())
         bias = (across - same).real / (2 * np.pi**2)
-        variance = -(b * (kappa * share.sum(1))).sum(1).imag / (np.pi * n)
+        variance = -(b * (kappa * (share @ multiplicity))).sum(1).imag / (np.pi * n)
         return bias + outputs * noise**2 * variance
 
     return lax.map(at, n.reshape(-1)).reshape(shape)

@@ -35,6 +35,7 @@ class Spectrum(NamedTuple):
     l2=array(low=0),
     degree=network_degree(),
     noise=array(low=0, ndim=0),
+    multiplicity=array(low=0, ndim=(0, 1)),
 )
 def learning_curve(
     eigenvalues: ArrayLike,
@@ -45,6 +46,7 @@ def learning_curve(
     l2: ArrayLike,
     degree: float | Degree,
     noise: ArrayLike = 0.0,
+    multiplicity: ArrayLike = 1.0,
 ) -> Array:
     r"""The expected test error of a network of infinite width, trained on n samples for a time t with L2.
 
@@ -57,13 +59,15 @@ def learning_curve(
     is within 1 % where training stops early, and at its end 8 %, 4 % and 3 % above this at n = 50, 200 and 800. With degree 1, t = ∞ it is kernel ridge regression with ridge nλ.
 
     Args:
-        eigenvalues: Λ_i >= 0 of the kernel over the population, (modes,); one repeated stands for several modes.
+        eigenvalues: Λ_i >= 0 of the kernel over the population, (modes,).
         coefficients: c_i of the target Σ c_i √Λ_i φ_i, (modes,), or (modes, outputs) for several at once.
         n: numbers of training samples, of any shape.
         t: gradient-flow times (steps × learning rate) >= 0, or inf.
         l2: λ >= 0; broadcasts with `t`.
         degree: k of the network.
         noise: standard deviation of the noise of the training labels.
+        multiplicity: how many modes each eigenvalue is of, (modes,), where its coefficient is the root of the sum of
+            their squares: the levels of a sphere, or a power law binned.
 
     Returns:
         The error against the noiseless target, summed over outputs, of shape (*n.shape, *t.shape) with t and `l2` broadcast:
@@ -79,9 +83,9 @@ def learning_curve(
     >>> error.shape
     (2, 2)
     """
-    given = eigenvalues, coefficients, n, t, l2, noise
+    given = eigenvalues, coefficients, n, t, l2, noise, multiplicity
     dtype = float_dtype(*given)
-    values, weights, sizes, times, rates, deviation = (as_own(one, dtype) for one in given)
+    values, weights, sizes, times, rates, deviation, modes = (as_own(one, dtype) for one in given)
     k = as_degree(degree)
     if k == 0:
         raise ValueError(
@@ -90,6 +94,10 @@ def learning_curve(
     if len(weights) != len(values):
         raise ValueError(
             f"`coefficients` has shape {weights.shape}, `eigenvalues` {values.shape}: one of each mode."
+        )
+    if modes.shape not in ((), values.shape):
+        raise ValueError(
+            f"`multiplicity` has shape {modes.shape}, `eigenvalues` {values.shape}: one of each, or one for all."
         )
     try:
         np.broadcast_shapes(times.shape, rates.shape)
@@ -101,8 +109,9 @@ def learning_curve(
         raise ValueError(
             "`t` is inf where `l2` is 0: training ends for no mode with a small eigenvalue; give a large t."
         )
+    modes = jnp.broadcast_to(modes, values.shape)
     with jax.numpy_rank_promotion("allow"):
-        return curve(values, weights, sizes, times, rates, deviation, k)
+        return curve(values, weights, modes, sizes, times, rates, deviation, k)
 
 
 @checked(kernel=kernel(), y=array(ndim=(1, 2)))
