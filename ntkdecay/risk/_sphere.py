@@ -30,7 +30,9 @@ class Levels(NamedTuple):
     levels=integer(low=1, high=200),
     norm=number(above=0),
 )
-def sphere_spectrum(kernel_fn: Any, dimension: int, *, levels: int = 30, norm: float = 1.0) -> Levels:
+def sphere_spectrum(
+    kernel_fn: Any, dimension: int, *, levels: int = 30, norm: float = 1.0
+) -> Levels:
     r"""The spectrum of an infinitely wide network's NTK over inputs uniform on a sphere.
 
     .. math:: \Lambda_l = \frac{\int_0^\pi \Theta(\cos\vartheta)\, P_l(\cos\vartheta) \sin^{d-2}\vartheta\, d\vartheta}
@@ -62,13 +64,17 @@ def sphere_spectrum(kernel_fn: Any, dimension: int, *, levels: int = 30, norm: f
     weights = weights * np.sin(angle) ** (dimension - 2)
     x = np.zeros((len(angle) + 1, dimension))
     x[0, 0], x[1:, 0], x[1:, 1] = 1, np.cos(angle), np.sin(angle)
-    profile = np.asarray(analytic_kernel(kernel_fn, jnp.asarray(norm * x[:1]), jnp.asarray(norm * x)))[0]
+    profile = np.asarray(
+        analytic_kernel(kernel_fn, jnp.asarray(norm * x[:1]), jnp.asarray(norm * x))
+    )[0]
     degrees, order = np.arange(levels + 2)[:, None], (dimension - 2) / 2
-    harmonics = eval_gegenbauer(degrees, order, np.cos(angle)) / eval_gegenbauer(degrees, order, 1.0)
+    harmonics = eval_gegenbauer(degrees, order, np.cos(angle)) / eval_gegenbauer(
+        degrees, order, 1.0
+    )
     values = harmonics @ (profile[1:] * weights) / weights.sum()
     values = np.maximum(values, np.finfo(profile.dtype).eps * profile[0])
-    l = np.arange(1, levels)
-    multiplicity = (2 * l + dimension - 2) / l * comb(l + dimension - 3, l - 1)
+    level = np.arange(1, levels)
+    multiplicity = (2 * level + dimension - 2) / level * comb(level + dimension - 3, level - 1)
     multiplicity = np.concatenate([[1], multiplicity])
     rest = profile[0] - values[:levels] @ multiplicity
     tail = values[levels:].max()

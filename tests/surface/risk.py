@@ -1,7 +1,9 @@
 import numpy as np
 
-from ntkdecay import risk
+from ntkdecay import risk, stax
 from surface import EXEMPT, RESULT, Call, call
+
+KERNEL_FN = stax.serial(stax.Dense(1), stax.Relu(), stax.Dense(1))[2]
 
 
 @call("risk.learning_curve")
@@ -10,6 +12,7 @@ def learning_curve(other=False):
     arguments = {
         "eigenvalues": (i + other) ** -2, "coefficients": i**-1.0, "n": np.array([3.0, 8.0 + other]),
         "t": np.array([1.0, 20.0]), "l2": np.array([0.1, 0.2 + other]), "degree": 2, "noise": 0.1,
+        "multiplicity": np.array([1.0, 2.0, 3.0, 1.0, 2.0 + other]),
     }  # fmt: skip
     return Call(risk.learning_curve, arguments, ("coefficients",))
 
@@ -20,4 +23,11 @@ def spectrum(other=False):
     return Call(risk.spectrum, {"kernel": root @ root.T, "y": root[:, 0]}, ("y",))
 
 
+@call("risk.sphere_spectrum")
+def sphere_spectrum(other=False):
+    arguments = {"kernel_fn": KERNEL_FN, "dimension": 4, "levels": 3, "norm": 1.0 + other}
+    return Call(risk.sphere_spectrum, arguments)
+
+
+EXEMPT["risk.Levels"] = RESULT
 EXEMPT["risk.Spectrum"] = RESULT
