@@ -14,15 +14,16 @@ to the spectrum grows with |z|, and back along its mirror image.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ntkdecay.risk._filter import driven, learned
+from ntkdecay.risk._filter import Pieces, scheduled, time
 
-PANELS, POINTS, ARC = 20, 8, 3
+PANELS, POINTS, ARC = 20, 12, 2
 ANGLE = np.pi / 3
 NEWTON = 4
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
@@ -91,41 +92,87 @@ def _on_the_axis(x: Array, eigenvalues: Array, multiplicity: Array, n: Array) ->
     return jnp.exp((low + high) / 2)
 
 
+class Population(NamedTuple):
+    """What the error depends on of the kernel, the target and the labels."""
+
+    eigenvalues: Array  # (modes,)
+    coefficients: Array  # (modes,) or (modes, outputs)
+    multiplicity: Array  # () or (modes,)
+    noise: Array  # its standard deviation
+
+    @property
+    def modes(self) -> Array:
+        """How many there are of each eigenvalue."""
+        return jnp.broadcast_to(self.multiplicity, self.eigenvalues.shape)
+
+    @property
+    def power(self) -> Array:
+        """c²Λ, summed over outputs."""
+        squares = self.coefficients.reshape(self.eigenvalues.size, -1) ** 2
+        return squares.sum(1) * self.eigenvalues
+
+    @property
+    def variance(self) -> Array:
+        """Of the noise, summed over outputs."""
+        return self.coefficients[0].size * self.noise**2
+
+    def reach(self, n: Array, fastest: Array) -> tuple[Array, Array]:
+        """Start and radius of a contour for n samples or more, and filters that need 1/`fastest` of time."""
+        # no eigenvalue of K/n is above 4 `top`
+        top = self.eigenvalues.max() + self.eigenvalues @ self.modes / n
+        return lax.stop_gradient((jnp.minimum(fastest, top), 4 * top))
+
+
+class Forms(NamedTuple):
+    """The expected error as a quadratic form in a filter on the contour's upper half."""
+
+    same: Array
+    across: Array
+    variance: Array
+
+    def errors(self, z: Array, dz: Array, h: Array, pairs: bool = False) -> Array:
+        """Of filters h (t, nodes): (t,), or with `pairs` the matrix whose form it is in their mixtures."""
+        a = (1 - h) / z * dz
+        if pairs:
+            bias = a @ self.across @ a.conj().T - a @ self.same @ a.T
+            noise = (h / z**2 * dz * self.variance) @ h.T
+        else:
+            bias = jnp.einsum("ta,ab,tb->t", a, self.across, a.conj())
+            bias = bias - jnp.einsum("ta,ab,tb->t", a, self.same, a)
+            noise = ((h / z) ** 2 * dz) @ self.variance
+        return bias.real / (2 * np.pi**2) + noise.imag
+
+
+def forms(z: Array, population: Population, n: Array) -> Forms:
+    """At n samples."""
+    values, modes = population.eigenvalues, population.modes
+    kappa = effective(z, values, modes, n)
+    share, left = values / (values + kappa[:, None]), kappa[:, None] / (values + kappa[:, None])
+
+    top, bottom = _products(left, population.power), _products(share, modes)
+    same, across = (a / (1 - b / n) for a, b in zip(top, bottom, strict=True))
+    variance = -kappa * (share @ modes) * population.variance / (np.pi * n)
+    return Forms(same, across, variance)
+
+
+def _products(u: Array, weights: Array) -> tuple[Array, Array]:
+    """u W uᵀ and u W uᴴ of complex u, in three real products."""
+    real, imaginary = (u.real * weights) @ u.real.T, (u.imag * weights) @ u.imag.T
+    mixed = (u.real * weights) @ u.imag.T
+    return real - imaginary + 1j * (mixed + mixed.T), real + imaginary + 1j * (mixed.T - mixed)
+
+
 @partial(jax.jit, static_argnames="degree")
-def curve(
-    eigenvalues: Array,
-    coefficients: Array,
-    multiplicity: Array,
-    n: Array,
-    t: Array,
-    l2: Array,
-    noise: Array,
-    degree: float,
-) -> Array:
-    """(*n.shape, *t.shape) with `t` and `l2` broadcast."""
-    t, l2 = jnp.broadcast_arrays(t, l2)
-    shape, t, l2 = (*n.shape, *t.shape), t.reshape(-1), l2.reshape(-1)
-    coefficients = coefficients.reshape(eigenvalues.size, -1)
-    power, outputs = (coefficients**2).sum(1) * eigenvalues, coefficients.shape[1]
-    # no eigenvalue of K/n is above 4 `top`; one contour, and the filter on it, serve all n
-    top = eigenvalues.max() + eigenvalues @ multiplicity / n.min()
-    fastest = 1 / driven(t, l2, degree) + (l2 / 2 if degree == 1 else 0.0)
-    z, dz = contour(*lax.stop_gradient((jnp.minimum(fastest.min(), top), 4 * top)))
-    h = learned(z, t, l2, degree)
-    a, b = (1 - h) / z * dz, (h / z) ** 2 * dz
-
-    def at(n: Array) -> Array:
-        kappa = effective(z, eigenvalues, multiplicity, n)
-        share = eigenvalues / (eigenvalues + kappa[:, None])
-        left = kappa[:, None] / (eigenvalues + kappa[:, None])
-
-        def pair(other: Array, other_left: Array) -> Array:
-            return ((left * power) @ other_left.T) / (1 - (share * multiplicity) @ other.T / n)
-
-        same = jnp.einsum("ta,ab,tb->t", a, pair(share, left), a)
-        across = jnp.einsum("ta,ab,tb->t", a, pair(share.conj(), left.conj()), a.conj())
-        bias = (across - same).real / (2 * np.pi**2)
-        variance = -(b * (kappa * (share @ multiplicity))).sum(1).imag / (np.pi * n)
-        return bias + outputs * noise**2 * variance
-
-    return lax.map(at, n.reshape(-1)).reshape(shape)
+def curve(population: Population, n: Array, t: Array, l2: Pieces, degree: float) -> Array:
+    """(*n.shape, *t.shape), where the pieces of λ, (pieces, …), are as many for all t or broadcast with them."""
+    t = jnp.broadcast_to(t, jnp.broadcast_shapes(t.shape, l2.l2.shape[1:]))
+    shape, t = (*n.shape, *t.shape), t.reshape(-1)
+    pieces = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (len(x), *shape[n.ndim :])).reshape(len(x), -1), l2
+    )
+    # one contour, and the filter on it, serve all n
+    fastest = 1 / time(t, pieces, degree) + (pieces.l2[-1] / 2 if degree == 1 else 0.0)
+    z, dz = contour(*population.reach(n.min(), fastest.min()))
+    h = scheduled(z, t, pieces, degree)
+    errors = lax.map(lambda n: forms(z, population, n).errors(z, dz, h), n.reshape(-1))
+    return errors.reshape(shape)

@@ -1,6 +1,7 @@
 """Learning curves, and the spectrum that they are of."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,30 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import array, checked, is_traced
+from ntkdecay._checks import Rule, array, checked, is_traced
 from ntkdecay._degree import as_degree, network_degree
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict._checks import as_own, float_dtype, kernel
-from ntkdecay.risk._curve import curve
+from ntkdecay.predict._schedule import PiecewiseConstant, rate
+from ntkdecay.risk._curve import Population, curve
+from ntkdecay.risk._filter import Pieces
+
+
+class _L2(Rule):
+    """λ, of any shape, or `PiecewiseConstant`."""
+
+    _numbers, _pieces = array(low=0), rate("λ")
+    refuses = _numbers.refuses
+
+    @property
+    def asks(self) -> str:
+        return f"{self._numbers.asks}; or `PiecewiseConstant`"
+
+    def __call__(self, name: str, value: Any) -> None:
+        if isinstance(value, PiecewiseConstant):
+            self._pieces(name, value)
+        else:
+            self._numbers(name, value)
 
 
 class Spectrum(NamedTuple):
@@ -32,7 +52,7 @@ class Spectrum(NamedTuple):
     coefficients=array(ndim=(1, 2)),
     n=array(above=0),
     t=array(low=0, inf=True),
-    l2=array(low=0),
+    l2=_L2(),
     degree=network_degree(),
     noise=array(low=0, ndim=0),
     multiplicity=array(low=0, ndim=(0, 1)),
@@ -43,7 +63,7 @@ def learning_curve(
     n: ArrayLike,
     *,
     t: ArrayLike,
-    l2: ArrayLike,
+    l2: ArrayLike | PiecewiseConstant,
     degree: float | Degree,
     noise: ArrayLike = 0.0,
     multiplicity: ArrayLike = 1.0,
@@ -63,7 +83,7 @@ def learning_curve(
         coefficients: c_i of the target Σ c_i √Λ_i φ_i, (modes,), or (modes, outputs) for several at once.
         n: numbers of training samples, of any shape.
         t: gradient-flow times (steps × learning rate) >= 0, or inf.
-        l2: λ >= 0; broadcasts with `t`.
+        l2: λ >= 0, which broadcasts with `t`; or λ(t) as `ntkdecay.predict.PiecewiseConstant`.
         degree: k of the network.
         noise: standard deviation of the noise of the training labels.
         multiplicity: how many modes each eigenvalue is of, (modes,), where its coefficient is the root of the sum of
@@ -83,14 +103,57 @@ def learning_curve(
     >>> error.shape
     (2, 2)
     """
-    given = eigenvalues, coefficients, n, t, l2, noise, multiplicity
-    dtype = float_dtype(*given)
-    values, weights, sizes, times, rates, deviation, modes = (as_own(one, dtype) for one in given)
+    rates, edges = l2 if isinstance(l2, PiecewiseConstant) else (l2, None)
+    dtype = float_dtype(eigenvalues, coefficients, n, t, noise, multiplicity, rates)
+    people = population(eigenvalues, coefficients, noise, multiplicity, dtype)
+    sizes, times, rates = (as_own(one, dtype) for one in (n, t, rates))
     k = as_degree(degree)
     if k == 0:
         raise ValueError(
             "`degree` is 0, whose kernel grows under L2: there is no equilibrium without noise of SGD."
         )
+    if edges is None:
+        rates, edges = rates[None], np.zeros(0, dtype)
+    else:
+        rates, edges = rates.reshape(-1, *[1] * times.ndim), as_own(edges, dtype)
+    try:
+        np.broadcast_shapes(times.shape, rates.shape[1:])
+    except ValueError:
+        raise ValueError(
+            f"`l2` has shape {rates.shape[1:]}, which does not broadcast with `t` of {times.shape}."
+        ) from None
+    if not is_traced(times, rates) and (np.isinf(times) & (np.asarray(rates)[-1] == 0)).any():
+        raise ValueError(
+            "`t` is inf where `l2` is 0: training ends for no mode with a small eigenvalue; give a large t."
+        )
+    with jax.numpy_rank_promotion("allow"):
+        return _curve(people, sizes, times, rates, edges, k)
+
+
+@partial(jax.jit, static_argnames="degree")
+def _curve(
+    people: Population, n: Array, t: Array, rates: Array, edges: Array, degree: float
+) -> Array:
+    ends = jnp.concatenate([jnp.zeros_like(edges, shape=1), edges, jnp.full_like(edges, jnp.inf, shape=1)])  # fmt: skip
+    ends = ends.reshape(-1, *[1] * (rates.ndim - 1))
+    return curve(people, n, t, Pieces(rates, ends[:-1], ends[1:]), degree)
+
+
+def population(
+    eigenvalues: ArrayLike,
+    coefficients: ArrayLike,
+    noise: ArrayLike,
+    multiplicity: ArrayLike,
+    dtype: Any,
+) -> Population:
+    """The arguments that say of what a learning curve is, held to each other.
+
+    Raises:
+        ValueError: if their shapes do not fit.
+    """
+    values, weights, deviation, modes = (
+        as_own(one, dtype) for one in (eigenvalues, coefficients, noise, multiplicity)
+    )
     if len(weights) != len(values):
         raise ValueError(
             f"`coefficients` has shape {weights.shape}, `eigenvalues` {values.shape}: one of each mode."
@@ -99,19 +162,7 @@ def learning_curve(
         raise ValueError(
             f"`multiplicity` has shape {modes.shape}, `eigenvalues` {values.shape}: one of each, or one for all."
         )
-    try:
-        np.broadcast_shapes(times.shape, rates.shape)
-    except ValueError:
-        raise ValueError(
-            f"`l2` has shape {rates.shape}, which does not broadcast with `t` of {times.shape}."
-        ) from None
-    if not is_traced(times, rates) and (np.isinf(times) & (np.asarray(rates) == 0)).any():
-        raise ValueError(
-            "`t` is inf where `l2` is 0: training ends for no mode with a small eigenvalue; give a large t."
-        )
-    modes = jnp.broadcast_to(modes, values.shape)
-    with jax.numpy_rank_promotion("allow"):
-        return curve(values, weights, modes, sizes, times, rates, deviation, k)
+    return Population(values, weights, modes, deviation)
 
 
 @checked(kernel=kernel(), y=array(ndim=(1, 2)))

@@ -75,3 +75,45 @@ def learning_curve_ridge(claim):
         )
         residuals.append(float(abs(found / error - 1)) + (l2 < 0))
     return residuals
+
+
+@statement(
+    "ntkdecay",
+    "λ(t), mixture",
+    "what is learned of a mode under a λ(t) that shrinks f to s of it at one instant, and under one that falls at a rate",
+    "stopped == 1 - exp(-γ*τ); pulsed == (1 - s)*early + s*late; "
+    "h == γ*Integral(exp(-γ*(τ - x))*(A_τ/A_x)**(k/(2*k - 2)), x, 0, τ)",
+    kind="proof",
+    show={"early": "(1 − e^{−γτ_1})", "late": "(1 − e^{−γτ_2})", "A_τ": "A(τ)", "A_x": "A(x)"},
+    scope="τ driven time, dτ = A dt, A = e^{−2(k−1)∫λ}, k > 1 symbolic: the instant comes when τ_1 of τ_2 is left; "
+    "(A_τ/A_x)^{k/(2k−2)} = e^{−k∫λ} is any function that falls from 1, so h is a mixture of stopped ones",
+)
+def mixture(claim):
+    gamma, tau, first, more, s, x = sp.symbols("γ τ τ_1 x_1 s x", positive=True)
+    k, scale, whole, parts = 1 + p, sp.Function("A", positive=True), sp.Symbol("h"), []
+
+    def integral(integrand, variable, low, high):
+        parts[:] = [integrand, low, high]
+        return whole
+
+    def of(tau, early=0, late=0):
+        known = {"k": k, "A_τ": scale(tau), "A_x": scale(x), "Integral": integral}
+        return claim.sides(gamma, s, x, τ=tau, early=early, late=late, **known)
+
+    early, late, between = (of(at)[0] for at in (first, first + more, more))
+    # driven on from s times what was learned: what is left to learn decays
+    onwards = 1 - (1 - s * between) * sp.exp(-gamma * first)
+    _, pulsed, h = of(tau, early, late)
+    # dh/dτ = γ(1 − h) − kλh/A with dA/dτ = −2(k−1)λ: of the integrand, and at its ends
+    w, low, high = parts
+    log = sp.expand_log(sp.log(w), force=True)
+    rate = k / (2 * p) * sp.diff(scale(tau), tau) / scale(tau) - gamma
+    inside = sp.simplify(sp.diff(log, tau) - rate)
+    return [
+        sp.expand(pulsed - onwards),
+        inside,
+        w.subs(x, tau) - 1,
+        low,
+        high - tau,
+        h - gamma * whole,
+    ]
