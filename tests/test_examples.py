@@ -404,6 +404,16 @@ def test_next_order_writes_its_picture_and_claims(tmp_path):
     assert len(nearer) == 2 and all(claim["holds"] for claim in nearer)
 
 
+@pytest.mark.slow
+def test_learning_curves_and_best_schedule_write_their_pictures_and_claims(tmp_path):
+    sizes = dict(pool=300, samples=(20, 60), drawn=400, sizes=(20, 60), noise=(0.3, 1.0))
+    content = run_tiny("learning_curves", tmp_path, ["learning_curves"], **sizes)
+    assert content["claims"][0]["holds"] and len(content["claims"]) == 4
+    few = dict(modes=60, samples=30, alpha=(1.5,), beta=(-0.3, 0.0, 0.5), stopping=60, steps=2000)
+    content = run_tiny("best_schedule", tmp_path, ["best_schedule"], **few)
+    assert [claim["holds"] for claim in content["claims"]][:2] == [True, True]
+
+
 def test_figure_5_refuses_an_unstable_learning_rate_before_it_trains(monkeypatch):
     fig5 = script("fig5")
     monkeypatch.setattr(fig5.kernels, "empirical_ntk", lambda *_: 3.99 * np.eye(8))
