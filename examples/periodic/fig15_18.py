@@ -80,6 +80,14 @@ SIZES: dict[str, Any] = PAPER | dict(
 )  # fmt: skip
 
 
+WHY = {
+    "at a fixed product ηλ the frequency of periods does not depend on the ratio η/λ": "Size: 6,400 steps hold a few periods of "
+    "each ratio, whose mean lengths are uncertain by as much",
+    "from rescaled starts runs of equal ηλ are the same, warm-up and all (Proposition 4)": "Size: where c is no power of 2 the runs "
+    "are rounded differently from the first step on, and such training is chaotic",
+}
+
+
 def main(options: Options) -> None:
     """Figures 15 to 18: periods against products and ratios of η and λ."""
     out = report.Report("periodic", "fig15_18", options, data=options.words)
@@ -91,6 +99,7 @@ def main(options: Options) -> None:
     apart(axes[4], out, options, "l2")
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
+    out.explain(WHY)
     out.save(figure)
 
 

@@ -74,6 +74,14 @@ SIZES: dict[str, Any] = PAPER | dict(
 )  # fmt: skip
 
 
+WHY = {
+    "there are periods: and augmentation (Figure 21)": "Size: with crops and flips a network of 100,000 weights does not come to a "
+    "low loss, from which a period begins",
+    "there are periods: Adam, η = 0.003 (Figure 23)": "Size: 8,000 steps end after the second one",
+    "there are periods: Adam, η = 0.01 (Figure 23)": "Size: at this η the network does not come to a low loss in 8,000 steps",
+}
+
+
 def main(options: Options) -> None:
     """Figures 21 to 23: periods in practice, with other normalizations and with Adam."""
     out = report.Report("periodic", "fig21_23", options, data=options.words)
@@ -81,6 +89,7 @@ def main(options: Options) -> None:
     practice(axes[0], out, options)
     normalizations(axes[1], out, options)
     adam(axes[2], out, options)
+    out.explain(WHY)
     out.save(figure)
 
 
