@@ -6,6 +6,7 @@ The names and calling conventions are those of `neural_tangents.predict`; `l2` a
 from ntkdecay.predict._ensemble import EnsembleFn, Gaussian, gradient_descent_mse_ensemble
 from ntkdecay.predict._flow import gradient_descent
 from ntkdecay.predict._kernel_product import kernel_vector_product
+from ntkdecay.predict._late_time import LateTimeFn, late_time
 from ntkdecay.predict._matrix_free import gradient_descent_mse_matrix_free
 from ntkdecay.predict._mode import mode
 from ntkdecay.predict._mse import gradient_descent_mse
@@ -21,6 +22,7 @@ from ntkdecay.predict._state import State
 __all__ = [
     "EnsembleFn",
     "Gaussian",
+    "LateTimeFn",
     "PiecewiseConstant",
     "PredictFn",
     "PredictFnState",
@@ -30,6 +32,7 @@ __all__ = [
     "gradient_descent_mse_ensemble",
     "gradient_descent_mse_matrix_free",
     "kernel_vector_product",
+    "late_time",
     "max_learning_rate",
     "mode",
     "peak_time",

@@ -43,6 +43,7 @@ for _name in (
     "deep_linear",
     "closed_form",
     "closed_form_digits",
+    "late_time",
     "representation",
     "finite_width",
     "risk",

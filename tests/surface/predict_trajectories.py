@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkdecay import predict
-from surface import Call, call
+from surface import EXEMPT, Call, call
 
 
 def cross_entropy(fx, y):
@@ -58,3 +58,23 @@ def sgd(other=False):
 def steps(other=False):
     predict_fn = predict.sgd(**steps_arguments(other))
     return Call(predict_fn, asked(other), ("fx_train_or_state_0", "fx_test_0"))
+
+
+def late_arguments(other: bool):
+    k, _, y, _ = data(other)
+    return {"loss": cross_entropy, "k_train_train": k, "y_train": y, "l2": 1e-4 + 1e-5 * other, "degree": 2, "learning_rate": 0.5}  # fmt: skip
+
+
+@call("predict.late_time")
+def late_time(other=False):
+    return Call(predict.late_time, late_arguments(other), ("y_train",))
+
+
+@call("predict.late_time()")
+def late_time_fn(other=False):
+    _, k_test, _, _ = data(other)
+    predict_fn = predict.late_time(**late_arguments(other))
+    return Call(predict_fn, {"t": np.array([1e3, 1e4 + other]), "k_test_train": k_test})
+
+
+EXEMPT["predict.LateTimeFn"] = "made by `late_time` alone"
