@@ -16,6 +16,7 @@ from ntkdecay.predict._quasi_static import quasi_static
 from ntkdecay.predict._request import PredictFn
 from ntkdecay.predict._schedule import PiecewiseConstant
 from ntkdecay.predict._sgd import sgd
+from ntkdecay.predict._sgd_moments import SgdMomentsFn, sgd_moments
 from ntkdecay.predict._stable import max_learning_rate
 from ntkdecay.predict._state import State
 
@@ -26,6 +27,7 @@ __all__ = [
     "PiecewiseConstant",
     "PredictFn",
     "PredictFnState",
+    "SgdMomentsFn",
     "State",
     "gradient_descent",
     "gradient_descent_mse",
@@ -38,4 +40,5 @@ __all__ = [
     "peak_time",
     "quasi_static",
     "sgd",
+    "sgd_moments",
 ]

@@ -113,7 +113,7 @@ def sgd(
     run = program(_steps, loss, functions, bool(nesterov))
     settings = Settings(numbers, beta, order)
     told = {"learning_rate": learning_rate, "momentum": momentum, "l2": l2, "l2_from": l2_from}
-    return PredictFnState("sgd", net, settings, loss, _whole_steps, run, ENDS, told)
+    return PredictFnState("sgd", net, settings, loss, whole_steps, run, ENDS, told)
 
 
 DIVERGED = 1
@@ -184,7 +184,7 @@ def _steps(loss: Loss, functions: tuple[Any, ...], nesterov: bool) -> Advance:
     return advance
 
 
-def _whole_steps(t: Any, age: Any) -> tuple[Any, Any]:
+def whole_steps(t: Any, age: Any) -> tuple[Any, Any]:
     """t as ascending whole numbers of steps, and how many were done before."""
     if t is None:
         raise ValueError("`t` is None, but `sgd` has no limit to jump to; give numbers of steps.")

@@ -44,6 +44,7 @@ for _name in (
     "closed_form",
     "closed_form_digits",
     "late_time",
+    "sgd_noise",
     "representation",
     "finite_width",
     "risk",

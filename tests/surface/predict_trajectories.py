@@ -78,3 +78,24 @@ def late_time_fn(other=False):
 
 
 EXEMPT["predict.LateTimeFn"] = "made by `late_time` alone"
+
+
+def moments_arguments(other: bool):
+    k, _, y, _ = data(other)
+    return {"k_train_train": k, "y_train": y, "learning_rate": 0.5 + 0.1 * other, "l2": 0.01, "degree": 2, "batch_size": 2, "replace": True}  # fmt: skip
+
+
+@call("predict.sgd_moments")
+def sgd_moments(other=False):
+    return Call(predict.sgd_moments, moments_arguments(other), ("y_train",))
+
+
+@call("predict.sgd_moments()")
+def sgd_moments_fn(other=False):
+    _, k_test, _, start = data(other)
+    predict_fn = predict.sgd_moments(**moments_arguments(other))
+    given = {"t": np.array([1, 4 + other]), "fx_train_0": start[:5], "fx_test_0": start[5:], "k_test_train": k_test}  # fmt: skip
+    return Call(predict_fn, given)
+
+
+EXEMPT["predict.SgdMomentsFn"] = "made by `sgd_moments` alone"
