@@ -61,6 +61,8 @@ BENT = "Section 4.1: below α* its slope is bent against the modified one's, by 
 WHY = {
     LARGER: "The paper: slopes 1/2 and 1 make the ratio grow as α^(−1/2) when α falls, and the units of the two η put where it passes 1, here below "
     "α = 1e-4; it is larger the wider the network",
+    "Section 4.2.2: modified RMSProp's slope is folded near α = 10⁻², gradient descent's is not": "Size: three α below the fold and "
+    "half decades of η leave 0.75 where the slope is 1/2",
     BENT: "Criterion: α* is predicted from the gradient at θ₀, and falls as gradients do: at the end the largest α below it are not",
 }
 REVISED = (
