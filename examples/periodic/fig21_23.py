@@ -77,8 +77,10 @@ SIZES: dict[str, Any] = PAPER | dict(
 WHY = {
     "there are periods: and augmentation (Figure 21)": "Size: with crops and flips a network of 100,000 weights does not come to a "
     "low loss, from which a period begins",
-    "there are periods: Adam, η = 0.003 (Figure 23)": "Size: 8,000 steps end after the second one",
-    "there are periods: Adam, η = 0.01 (Figure 23)": "Size: at this η the network does not come to a low loss in 8,000 steps",
+    "there are periods: Adam, η = 0.003 (Figure 23)": "Size: with Adam the loss of this network jumps again before it is "
+    "low",
+    "there are periods: Adam, η = 0.01 (Figure 23)": "Size: with Adam the loss of this network jumps again before it "
+    "is low",
 }
 
 
