@@ -43,6 +43,7 @@ from ntkdecay._extras import extra
 from ntkdecay._options import (
     Ascending,
     Count,
+    Exponent,
     NonNegative,
     Odd,
     Positive,
@@ -59,6 +60,7 @@ __all__ = [
     "Ascending",
     "Claim",
     "Count",
+    "Exponent",
     "NonNegative",
     "Odd",
     "Options",

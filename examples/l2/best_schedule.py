@@ -30,7 +30,7 @@ class Options(report.Options):
     """Standard deviation of the labels' noise; targets have variance 1."""
     alpha: report.Ascending[report.Positive] = (1.25, 2.0)
     """Exponents of the eigenvalues."""
-    beta: tuple[float, ...] = (-0.3, 0.0, 0.5)
+    beta: report.Ascending[report.Exponent] = (-0.3, 0.0, 0.5)
     """Exponents of the coefficients, ascending; 0 is a target drawn from the kernel's own prior."""
     stopping: report.Count = 120
     """Times that a schedule may mix."""

@@ -61,5 +61,5 @@ def save(other=False):
 EXEMPT["report.cli"] = "it reads the command line: tests/test_report.py"
 EXEMPT["report.Claim"] = RESULT
 EXEMPT["report.Options"] = "held to its types by `cli`: tests/test_options.py"
-for name in ("Preset", "Ascending", "Count", "Whole", "Odd", "Seed", "Positive", "Unlimited", "NonNegative", "Share"):  # fmt: skip
+for name in ("Preset", "Ascending", "Count", "Whole", "Odd", "Seed", "Positive", "Unlimited", "NonNegative", "Exponent", "Share"):  # fmt: skip
     EXEMPT[f"report.{name}"] = TYPE
