@@ -6,8 +6,10 @@ ridge, against the number of samples, for labels with noise.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -54,8 +56,21 @@ def main(options: Options) -> None:
     theta, y = population(options)
     spectrum = risk.spectrum(theta, y)
     figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
-    for ax, letter, t, l2 in zip(axes[0], "ab", options.times, options.l2, strict=True):
-        curves(ax, f"({letter})", out, options, spectrum, theta, y, t, l2)
+    times, rates = np.array(options.times), np.array(options.l2)
+    found = [
+        measured(theta, y, n, max(2, options.drawn // n), times, rates) for n in options.samples
+    ]
+    for i, ax in enumerate(axes[0]):
+        curves(
+            ax,
+            f"({'ab'[i]})",
+            out,
+            options,
+            spectrum,
+            [one[..., i] for one in found],
+            times[i],
+            rates[i],
+        )
     choices(axes[1], out, options, spectrum)
     out.save(figure)
 
@@ -75,32 +90,39 @@ def population(options: Options):
     return theta / theta.diagonal().mean(), y - y.mean()
 
 
-def measured(theta, y, n: int, sets: int, t, l2, degree) -> np.ndarray:
-    """Errors of training sets of n images, over the pool."""
+def measured(theta, y, n: int, sets: int, times, rates) -> np.ndarray:
+    """Errors over the pool of training sets of n images: (sets, degrees, times)."""
     errors = []
     for seed in range(sets):
         rows = np.random.default_rng([n, seed]).integers(0, len(y), n)
-        predict_fn = predict.gradient_descent_mse(theta[np.ix_(rows, rows)], y[rows, None], l2=l2, degree=degree)  # fmt: skip
-        found = np.asarray(predict_fn(t, None, 0.0, theta[:, rows]))[:, 0]
-        errors.append(np.mean((found - y) ** 2))
+        found = _functions(theta[np.ix_(rows, rows)], y[rows, None], theta[:, rows], times, rates)
+        errors.append(np.mean((np.asarray(found) - y) ** 2, -1))
     return np.array(errors)
 
 
+@jax.jit
+def _functions(k_train_train, y_train, k_test_train, times, rates):
+    """Test outputs, (degrees, times, test): one program, in which all share the kernel's decomposition."""
+
+    def found(t, l2, degree: int):
+        predict_fn = predict.gradient_descent_mse(k_train_train, y_train, l2=l2, degree=degree)
+        return predict_fn(t, None, 0.0, k_test_train)[:, 0]
+
+    return jnp.stack([jax.vmap(partial(found, degree=k))(times, rates) for k in DEGREES])
+
+
 def curves(
-    ax, title, out: report.Report, options: Options, spectrum: risk.Spectrum, theta, y, t, l2
+    ax, title, out: report.Report, options: Options, spectrum: risk.Spectrum, found: list, t, l2
 ) -> None:
-    """Predicted and measured errors at one time and λ."""
+    """Predicted errors at one time and λ, and those found, (sets, degrees), at each number of samples."""
     sizes = np.geomspace(options.samples[0] / 2, options.samples[-1] * 1.5, 40)
     away = []
     for color, degree in enumerate(DEGREES):
         line = risk.learning_curve(*spectrum, sizes, t=t, l2=l2, degree=degree)
         ax.loglog(sizes, line, color=f"C{color}", label=f"k = {degree}: predicted")
         at = np.asarray(risk.learning_curve(*spectrum, np.array(options.samples, float), t=t, l2=l2, degree=degree))  # fmt: skip
-        means, errors = [], []
-        for n in options.samples:
-            found = measured(theta, y, n, max(2, options.drawn // n), t, l2, degree)
-            means.append(found.mean())
-            errors.append(found.std(ddof=1) / np.sqrt(len(found)))
+        means = [one[:, color].mean() for one in found]
+        errors = [one[:, color].std(ddof=1) / np.sqrt(len(one)) for one in found]
         ax.errorbar(options.samples, means, errors, fmt="o", ms=4, color=f"C{color}", label="measured")  # fmt: skip
         away.append(np.array(means) / at - 1)
         out.numbers[f"k = {degree}, t = {t:g}, λ = {l2:g}"] = {
