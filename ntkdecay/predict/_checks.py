@@ -15,6 +15,7 @@ from ntkdecay._checks import (
     integer,
     is_traced,
     number,
+    refuse,
     sequence,
     shown,
 )
@@ -73,17 +74,6 @@ def check_degree(degree: Any) -> float:
     """k as a Python float: 0, 1 or any real above 1."""
     network_degree()("degree", degree)
     return as_degree(degree)
-
-
-def refuse(value: Any, wrong: Any, message: str) -> Any:
-    """`value`, unless `wrong`: then a ValueError, at the call if that is known there, else when it runs."""
-    if is_traced(wrong):
-        import equinox  # a quarter of a second, for traced arguments only
-
-        return equinox.error_if(value, wrong, message)
-    if wrong:
-        raise ValueError(message)
-    return value
 
 
 def traced_non_negative(value: Any, name: str, meaning: str) -> Any:

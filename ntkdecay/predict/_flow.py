@@ -10,20 +10,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._checks import (
-    Rule,
     array,
     checked,
     choice,
+    diffrax_solver,
     either,
     function,
     integer,
     is_traced,
     number,
     optional,
+    refuse,
     sequence,
-    shown,
 )
-from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree, refuse
+from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree
 from ntkdecay.predict._dynamics import Dynamics, products
 from ntkdecay.predict._eigenbasis import falls_into_modes, price_of_modes
 from ntkdecay.predict._given_solver import trajectory_by
@@ -59,20 +59,6 @@ ENDS = {
     LATE: "`max_steps` are over before the last `t`; raise `max_steps`, or `rtol` and `atol`, or ask for earlier times.",
     STUCK: "The flow cannot go on: `loss` or its derivative is not finite, or `rtol` and `atol` are below rounding.",
 }
-
-
-class diffrax_solver(Rule):
-    """A solver of diffrax, known by what it does: diffrax is imported for those alone who use it."""
-
-    refuses = function().refuses
-
-    @property
-    def asks(self) -> str:
-        return "a solver of diffrax, as diffrax.Tsit5()"
-
-    def __call__(self, name: str, value: Any) -> None:
-        if isinstance(value, type) or not hasattr(value, "term_structure"):
-            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
 
 
 class Settings(NamedTuple):

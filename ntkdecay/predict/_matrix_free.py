@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._at_once import at_once
-from ntkdecay._checks import array, checked, function, integer, is_traced, number, optional
+from ntkdecay._checks import array, checked, function, integer, is_traced, number, optional, refuse
 from ntkdecay._program import Program, read
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes, _spaces
@@ -22,7 +22,6 @@ from ntkdecay.predict._checks import (
     TRACE_AXES,
     as_float,
     network_degree,
-    refuse,
     refuse_shape,
 )
 from ntkdecay.predict._krylov import Krylov, Product, deepened
@@ -98,7 +97,7 @@ def gradient_descent_mse_matrix_free(
 
     Raises:
         ValueError: as `gradient_descent_mse`; if a product does not fit; if the error may be above
-            `tolerance` at `max_depth` (an error at run time where it is traced). At t = inf, l2 = 0 that
+            `tolerance` at `max_depth` (NaN where it is traced). At t = inf, l2 = 0 that
             is where labels may lie outside of what the kernel learns.
 
     >>> import numpy as np

@@ -87,7 +87,7 @@ def _peak_time_of(task: Task, modes: Modes, start: Array) -> Array:
     f, y = (modes.vectors.T @ task.flat(one, task.shape) for one in (start, task.y))
     products = tuple((a * b).sum(-1) for a, b in ((f, f), (f, y), (y, y)))
     t = _peak_time(modes.rates, task.decay.values, *products, task.degree)
-    return t / task.learning_rate
+    return jnp.where(jnp.isnan(modes.rates).any(), jnp.nan, t / task.learning_rate)
 
 
 def _response(t: Array, rates: Array, l2: Array, degree: float) -> tuple[Array, Array, Array]:

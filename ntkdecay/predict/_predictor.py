@@ -1,7 +1,6 @@
 """What `gradient_descent` and `sgd` give: f at any time, from outputs or from a state, around the program that walks it."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, overload
 
 import jax
@@ -10,8 +9,18 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import anything, array, checked, either, instance, is_traced, optional, shown
-from ntkdecay.predict._checks import as_own, check_request, kernel, refuse, refuse_shape
+from ntkdecay._checks import (
+    anything,
+    array,
+    checked,
+    either,
+    instance,
+    is_traced,
+    optional,
+    refuse,
+    shown,
+)
+from ntkdecay.predict._checks import as_own, check_request, kernel, refuse_shape
 from ntkdecay.predict._state import Loss, State, Wide, by_layer
 
 Clock = Callable[[Any, Any], Any]
@@ -158,8 +167,7 @@ class PredictFnState:
             if known:
                 refuse(None, (np.asarray(status) == code).any(), sentence)
             else:
-                refused = partial(refuse, wrong=(status == code).any(), message=sentence)
-                after = jax.tree.map(refused, after)
+                after = refuse(after, (status == code).any(), sentence)
         return after
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Rule, array, is_traced, number, shown
-from ntkdecay.predict._checks import L2, as_own, refuse
+from ntkdecay._checks import Rule, array, is_traced, number, refuse, shown
+from ntkdecay.predict._checks import L2, as_own
 
 
 class PiecewiseConstant(NamedTuple):
@@ -142,7 +142,7 @@ class Pieces(NamedTuple):
 
 def elapsed(t: Array, start: Array, end: Array) -> Array:
     """How much of the piece from `start` to `end` has passed at `t`; its derivatives are those from the right."""
-    return jnp.where(t >= start, jnp.where(t < end, t, end) - start, 0.0)
+    return jnp.where(t < start, 0.0, jnp.where(t >= end, end, t) - start)  # NaN of NaN
 
 
 class Schedule(NamedTuple):

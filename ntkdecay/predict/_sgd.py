@@ -21,10 +21,11 @@ from ntkdecay._checks import (
     is_traced,
     number,
     optional,
+    refuse,
     sequence,
     shown,
 )
-from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree, refuse
+from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree
 from ntkdecay.predict._predictor import PredictFnState
 from ntkdecay.predict._rates import at_step, of_layers, split
 from ntkdecay.predict._request import Origin
@@ -116,10 +117,11 @@ def sgd(
     return PredictFnState("sgd", net, settings, loss, whole_steps, run, ENDS, told)
 
 
-DIVERGED = 1
+DIVERGED, REFUSED = 1, 2
 ENDS = {
+    REFUSED: "`t` or `batches` is not what `sgd` takes.",
     DIVERGED: "`learning_rate` is above what is stable, so that f is not finite at the last `t`, or `loss` is not finite "
-    "itself; on MSE steps of all samples are stable below `predict.max_learning_rate`."
+    "itself; on MSE steps of all samples are stable below `predict.max_learning_rate`.",
 }
 
 
@@ -179,7 +181,8 @@ def _steps(loss: Loss, functions: tuple[Any, ...], nesterov: bool) -> Advance:
         points, velocities = jax.lax.scan(until, (point, velocity), bounds)[1]
         last = jax.tree.map(lambda leaf: leaf[-1], points)
         finite = jnp.isfinite(net.outputs(last, f0, net.kernels)).all()
-        return points, velocities, ages, jnp.where(finite, 0, DIVERGED)
+        refused = (times < 0).any() | (False if order is None else (order < 0).any())
+        return points, velocities, ages, jnp.where(refused, REFUSED, jnp.where(finite, 0, DIVERGED))
 
     return advance
 
@@ -193,11 +196,10 @@ def whole_steps(t: Any, age: Any) -> tuple[Any, Any]:
     most = np.iinfo(np.int32).max
     if is_traced(t, age):
         t, age = jnp.asarray(t), jnp.asarray(age)
-        t = refuse(t, (t != jnp.floor(t)).any(), "`t` must be whole numbers: `sgd` counts steps.")
-        t = refuse(
-            t, (t < 0).any() | (t + age > most).any(), f"`t` must be from 0 to {most} steps."
-        )
-        return check_ascending(t.astype(counted)), age.astype(counted)
+        broken, outside = (t != jnp.floor(t)).any(), (t < 0).any() | (t + age > most).any()
+        t = refuse(t.astype(counted), broken, "`t` must be whole numbers: `sgd` counts steps.")
+        t = refuse(t, outside, f"`t` must be from 0 to {most} steps.")
+        return check_ascending(t), age.astype(counted)
     steps, age = np.asarray(t), np.asarray(age)
     if (steps.max() > most) or (age + steps.max().astype(float) > most):
         raise ValueError(

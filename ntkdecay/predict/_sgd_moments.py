@@ -201,6 +201,7 @@ def _moments(task: _Task, k_test: Array, start: Array, test: Array, times: Array
     nothing = jnp.zeros((*start.shape, *start.shape), start.dtype)
     first = jnp.zeros_like(times, shape=()), (jnp.ones((), start.dtype), start, nothing)
     mean, spread = jax.lax.scan(until, first, times.reshape(-1))[1]
+    mean, spread = (jnp.where((times < 0).any(), jnp.nan, one) for one in (mean, spread))
 
     def of(points: slice) -> Gaussian:
         m, c = mean[:, points], spread[:, points, :, points]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay.predict._checks import refuse
+from ntkdecay._checks import refuse
 from ntkdecay.predict._dynamics import Dynamics
 from ntkdecay.predict._eigenbasis import in_modes, turned
 from ntkdecay.predict._integrate import (
@@ -206,7 +206,7 @@ def differentiable(
             if IMPLICIT in backwards.kinds:
                 return found
             late = ((status == LATE) & (end != LATE)).any()
-            return jax.tree.map(partial(refuse, wrong=late, message=STIFF_BACKWARDS), found)
+            return refuse(found, late, STIFF_BACKWARDS)
 
         seen, end = solve(arguments)
         moved = linear_call(forward, backward, tangents, seen)

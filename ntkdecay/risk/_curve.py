@@ -31,13 +31,13 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(POINTS)
 
 def contour(start: Array, radius: Array) -> tuple[Array, Array]:
     """Nodes z and weights dz of its upper half, from −`start` to `radius`."""
-    edges = start * (radius / start) ** jnp.linspace(0, 1, PANELS + 1)
+    edges = start * (radius / start) ** jnp.linspace(0, 1, PANELS + 1, dtype=start.dtype)
     edges = jnp.concatenate([jnp.array([0, 0.5], edges.dtype) * start, edges])
     r, dr = _panels(edges)
     turn = jnp.exp(1j * ANGLE)
     end = -start + radius * turn
     # the arc around 0 that goes on from there to the real axis
-    angle, dangle = _panels(jnp.angle(end) * jnp.linspace(1, 0, ARC + 1))
+    angle, dangle = _panels(jnp.angle(end) * jnp.linspace(1, 0, ARC + 1, dtype=start.dtype))
     arc = jnp.abs(end) * jnp.exp(1j * angle)
     return jnp.concatenate([-start + r * turn, arc]), jnp.concatenate(
         [dr * turn, 1j * arc * dangle]

@@ -49,7 +49,7 @@ def learned(z: Array, t: Array, l2: Array, degree: float) -> Array:
     shortest = jnp.minimum(1 / jnp.abs(z).max(), jnp.exp(-log_growth) / jnp.maximum(c, tiny))
     low = jnp.log(jnp.maximum(jnp.minimum(1e-2 * shortest, 0.5 * tau), tiny))
     high = jnp.log(jnp.maximum(tau, tiny))
-    edges = low + (high - low) * jnp.linspace(0, 1, PANELS + 1)
+    edges = low + (high - low) * jnp.linspace(0, 1, PANELS + 1, dtype=low.dtype)
     edges = jnp.concatenate([jnp.zeros_like(low), jnp.exp(edges)], -1)
     half = jnp.diff(edges) / 2
     nodes, weights = (jnp.asarray(x, tau.dtype) for x in (_NODES, _WEIGHTS))

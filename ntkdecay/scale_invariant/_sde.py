@@ -15,10 +15,8 @@ Time is counted in steps of SGD. The noise is a function of the direction alone,
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +27,8 @@ from ntkdecay._checks import (
     Scalar,
     array,
     checked,
+    diffrax_solver,
     function,
-    instance,
     integer,
     is_traced,
     number,
@@ -42,11 +40,15 @@ from ntkdecay._given import as_array, given
 from ntkdecay._programs import program_of
 from ntkdecay.scale_invariant._checks import TURNS, check_rates
 
+if TYPE_CHECKING:
+    import diffrax
+
 Loss = Callable[[Array], Array]
 NoiseRoot = Callable[[Array], Array]
+Equation = Callable[[tuple[Loss, NoiseRoot]], tuple[Callable[..., Any], ...]]
 
 DIRECTION = array(ndim=1)
-SOLVER = optional(instance(diffrax.AbstractSolver, "a solver of diffrax"))
+SOLVER = optional(diffrax_solver())
 
 
 class DirectionPath(NamedTuple):
@@ -152,7 +154,7 @@ def weights_sde(
     l2: Scalar,
     key: Array,
     dt: float = 0.1,
-    solver: diffrax.AbstractSolver | None = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     tol: float | None = None,
 ) -> Array:
     r"""One path of SGD with weight decay in continuous time.
@@ -170,10 +172,11 @@ def weights_sde(
         learning_rate: η; l2: λ.
         key: of the Brownian motion. `direction_sde` with the same key, times, `dt` and `tol` is driven by the same one.
         dt: longest step of the solver, in steps of SGD; each stretch between times is divided evenly.
-        solver: of diffrax, for Itô's equations; by default `diffrax.Euler()`, of strong order 1/2.
+        solver: of diffrax, for Itô's equations; by default Euler's method, of strong order 1/2.
             `diffrax.ItoMilstein()` has order 1 where the noise commutes, as with m = 1.
         tol: resolution of a Brownian path that is the same for every `dt`; by default each step has an increment of its
-            own, which is ten times faster.
+            own, which is ten times faster. This and `solver` go through diffrax, whose own checks call Python back: on an
+            accelerator set EQX_ON_ERROR=off before it is imported.
 
     Returns:
         W at the times, shape (times, d).
@@ -241,7 +244,7 @@ def direction_sde(
     intrinsic_lr: Scalar,
     key: Array,
     dt: float = 0.1,
-    solver: diffrax.AbstractSolver | None = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     tol: float | None = None,
 ) -> DirectionPath:
     r"""One path of the direction and of γ: η and λ enter by ηλ alone.
@@ -305,14 +308,14 @@ def _direction(functions: tuple[Loss, NoiseRoot]) -> tuple[Callable[..., Any], .
 
 
 def _solve(
-    equation: Callable[..., tuple[Callable[..., Any], ...]],
+    equation: Equation,
     functions: tuple[Loss, NoiseRoot],
     rates: tuple[Array, ...],
     start: tuple[Array, ...],
     ts: ArrayLike,
     key: Array,
     dt: float,
-    solver: diffrax.AbstractSolver | None,
+    solver: "diffrax.AbstractSolver | None",
     tol: float | None,
 ) -> Any:
     """The state at `ts`, by steps of at most `dt` that end at each of them."""
@@ -327,61 +330,44 @@ def _solve(
         raise ValueError(
             f"`dt` is {dt:g}; it makes {steps.sum():.1e} steps of `ts`, more than a program can count."
         )
-    counts = steps.astype(int)
-    pieces = [
-        np.linspace(a, b, n, endpoint=False)
-        for a, b, n in zip(times[:-1], times[1:], counts, strict=True)
-    ]
-    grid = np.concatenate([*pieces, times[-1:]])
-    return _path(
-        equation,
-        functions,
-        diffrax.Euler() if solver is None else solver,
-        rates,
-        start,
-        times,
-        grid,
-        key,
-        None if tol is None else np.asarray(tol),
-    )
+    if solver is not None or tol is not None:
+        from ntkdecay.scale_invariant._given_sde import path_by  # diffrax takes a second
+
+        return path_by(
+            solver, equation, functions, rates, start, times, steps.astype(int), key, tol
+        )
+    lengths = (np.diff(times) / steps).astype(start[0].dtype)
+    return _path(equation, functions, rates, start, lengths, steps.astype(np.int32), key)
 
 
-@eqx.filter_jit
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _path(
-    equation: Callable[..., tuple[Callable[..., Any], ...]],
+    equation: Equation,
     functions: tuple[Loss, NoiseRoot],
-    solver: diffrax.AbstractSolver,
     rates: tuple[Array, ...],
     start: tuple[Array, ...],
-    times: Any,
-    grid: Any,
+    lengths: Array,
+    counts: Array,
     key: Array,
-    tol: Any,
 ) -> Any:
-    """One program for all numbers: functions and the solver alone are its constants."""
+    """By the Euler–Maruyama method, `counts` steps of `lengths` to each time: one program for all numbers."""
     drift, diffusion, parts = equation(functions)
-    state = jnp.hstack(start)
-    shape = jax.eval_shape(lambda: diffusion(0.0, state, rates)[0])
-    # A tree gives the same path to every step size, for a dozen draws in each step instead of one.
-    brownian = (
-        diffrax.UnsafeBrownianPath(shape, key)
-        if tol is None
-        else diffrax.VirtualBrownianTree(times[0], times[-1], tol, shape, key)
-    )
-    solution = diffrax.diffeqsolve(
-        diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, brownian)),
-        solver,
-        grid[0],
-        grid[-1],
-        None,
-        state,
-        rates,
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.StepTo(grid),
-        max_steps=len(grid),
-        adjoint=diffrax.ForwardMode(),
-    )
-    return parts(solution.ys)
+    first = jnp.hstack(start)
+    draws = jax.eval_shape(lambda: diffusion(None, first, rates)[0])
+
+    def until(carry: tuple[Array, Array], stretch: tuple[Array, Array]) -> tuple[Any, Array]:
+        (done, state), (dt, count) = carry, stretch
+
+        def step(i: Array, state: Array) -> Array:
+            noise = jnp.sqrt(dt) * jax.random.normal(jax.random.fold_in(key, i), draws.shape, draws.dtype)  # fmt: skip
+            return state + dt * drift(None, state, rates) + diffusion(None, state, rates) @ noise
+
+        state = jax.lax.fori_loop(done, done + count, step, state)
+        return (done + count, state), state
+
+    zero = jnp.zeros((), counts.dtype)
+    later = jax.lax.scan(until, (zero, first), (lengths, counts))[1]
+    return parts(jnp.concatenate([first[None], later]))
 
 
 def _check_tangent(loss: Loss, noise_root: NoiseRoot, w: Array) -> None:

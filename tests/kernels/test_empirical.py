@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from explicit import explicit_layers, explicit_ntk
-from test_compile_once import compilations
+from test_programs import compilations
 
 from ntkdecay import stax
 from ntkdecay.kernels import empirical_ntk, ntk_vector_product

@@ -5,7 +5,7 @@ import gc
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_compile_once import compilations
+from test_programs import compilations
 
 from ntkdecay.predict import gradient_descent, sgd
 from ntkdecay.predict._state import program

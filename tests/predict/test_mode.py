@@ -221,11 +221,6 @@ def test_bad_input_is_refused_in_one_sentence(arguments, message):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_input_is_refused_under_jit_too():
-    with pytest.raises(Exception, match="`l2` must be >= 0"):
-        jax.block_until_ready(jax.jit(lambda l2: mode(1.0, 1.0, l2, 2))(-0.1))
-
-
 def test_complex_input_is_refused():
     with pytest.raises(TypeError, match="`f0` is 1j; it must be an array of numbers"):
         mode(1.0, 1.0, 0.1, 2, 1j)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from ntkdecay import homogeneity, kernels, training
-from surface import Call, harder
+from surface import CALLS, Call, harder
 
 KEPT = []  # folders, as long as the process
 
@@ -122,3 +122,9 @@ def sweep(other=False):
 def train(other=False):
     own = {"params": drawn(other)[0], "optimizer": OPTIMIZER, "l2": 0.1 + other, "seed": int(other)}
     return Call(training.train, options(other) | own)
+
+
+@harder("scale_invariant.direction_sde along one path for every dt")
+def direction_sde(other=False):
+    call = CALLS["scale_invariant.direction_sde"](other)
+    return call._replace(arguments=call.arguments | {"tol": 0.1})

@@ -195,7 +195,7 @@ def root_of_batches(other=False):
 def path(other: bool):
     return {
         "loss": si.toy_loss, "noise_root": noise, "ts": np.array([0.0, 1.0, 3.0]) * (1 + other),
-        "key": jax.random.key(other), "dt": 0.5 * (1 + other), "tol": 0.1,
+        "key": jax.random.key(other), "dt": 0.5 * (1 + other),
     }  # fmt: skip
 
 
