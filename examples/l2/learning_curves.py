@@ -16,6 +16,12 @@ import numpy as np
 from ntkdecay import datasets, kernels, predict, report, risk, stax
 
 DEGREES = (1, 2, 3)
+WHY = {
+    "with noisy labels the best stopping time grows with the samples and falls with the noise": "Criterion: at noise 0.1 "
+    "and 100 to 1,000 samples stopping gains nothing, and the time found is the last one that is tried",
+    "with noisy labels the best ridge and the best stopping time say the same: λ t is of order 1": "Criterion: where "
+    "neither gains anything both are at an end of what is tried; at noise 0.3 and 1 the product is 0.20 to 0.72",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +78,7 @@ def main(options: Options) -> None:
             rates[i],
         )
     choices(axes[1], out, options, spectrum)
+    out.explain(WHY)
     out.save(figure)
 
 

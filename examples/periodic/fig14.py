@@ -182,7 +182,12 @@ def exponents(ax, out: report.Report, options: Options) -> None:
         expected="a positive exponent at every ηλ, from every start",
         measured=f"{regular} of {found.size} are below 0.001, those from {options.start} at ηλ = "
         + ", ".join(f"{p:g}" for p, one in zip(products, found[:, 0], strict=True) if one < 1e-3)
-        + f"; the largest is {float(jnp.max(found)):.3f}",
+        + f"; the largest is {float(jnp.max(found)):.3f}"
+        + (
+            ". The paper: where the exponent is 0 the run has settled on a regular orbit"
+            if regular
+            else ""
+        ),
         holds=regular == 0,
     )
 
