@@ -17,6 +17,12 @@ from _sweeps import averaged, best, colors, images, plain, softmax_loss
 from ntkdecay import datasets, networks, report, training
 
 DECAYS = (1 / 3, 2 / 3, 8 / 9)
+WHY = {
+    "at a small λ, longer training does not reach the accuracy of a larger λ": "Size: 384 steps are a third of "
+    "1/(ηλ) = 1,250, so that the smallest λ and the longest training are best",
+    "performance at small λ does not improve with longer training": "Size: 384 steps are a third of 1/(ηλ) = 1,250: "
+    "this is not yet long training",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +95,7 @@ def main(options: Options) -> None:
     lengths = best(lengths).isel(learning_rate=0)
     out.numbers |= {"a": plain(plane), "b": plain(lengths)}
     claims(out, plane, lengths)
+    out.explain(WHY)
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     heat_map(figure, axes[0], plane, f"(a) best test accuracy, {options.epochs_a} epochs")
     for color, epochs in zip(colors(len(options.epochs)), options.epochs, strict=True):
