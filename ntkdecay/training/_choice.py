@@ -41,13 +41,13 @@ class Choice:
 
     def __init__(self, programs: Programs, progress: Progress, mine: np.ndarray) -> None:
         self._programs, self._progress, self._mine = programs, progress, mine
-        self._devices = len(programs.devices)
+        self._devices = programs.places.groups
         self.spent = self._trained = 0.0
         self.trial: Trial | None = None
         self._forget()
         rows = programs.rows
         widths = sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True)
-        if programs.devices[0].platform == "cpu" and len(widths) == 3:
+        if programs.places.devices[0].platform == "cpu" and len(widths) == 3:
             widths = [widths[1], widths[2], widths[0]]
         self.width, self._untried = widths[0], widths[1:]
         if mine.any():

@@ -16,16 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ntkdecay.training._metrics import TRAINING_LOSSES
+from ntkdecay.training._places import AXIS, Places
 from ntkdecay.training._problem import Data, Problem, State, measure, start, step_fn
 from ntkdecay.training._program import compiled
 
 RECORDS = 64  # at most, of one call
-
-AXIS = "members"
 
 
 class Interval(NamedTuple):
@@ -115,30 +113,23 @@ def _blocks(problem, block, cells, states, order, alive, span, data):
     return jax.lax.fori_loop(0, (alive + block - 1) // block, run, (states, measured))
 
 
-def program(problem: Problem, block: int, devices: tuple[Any, ...]) -> Callable[..., Any]:
+def program(problem: Problem, block: int, places: Places) -> Callable[..., Any]:
     """advance(cells, states, order, alive, span, data) -> (states, measured), not yet compiled."""
 
     def local(cells, states, order, alive, span, data):
-        return _blocks(problem, block, cells, states, order[0], alive[0], span, data)
+        states, measured = _blocks(problem, block, cells, states, order[0], alive[0], span, data)
+        return places.kept(states), measured
 
-    if len(devices) > 1:
+    if places.groups > 1:
         rows = P(AXIS)
         local = jax.shard_map(
             local,
-            mesh=Mesh(np.array(devices), (AXIS,)),
+            mesh=places.mesh,
             in_specs=(rows, rows, rows, rows, P(), P()),
             out_specs=(rows, rows),
             check_vma=False,
         )
     return local
-
-
-def placed(tree: Any, devices: tuple[Any, ...], *, by_member: bool) -> Any:
-    """Arrays on the devices: their rows shared out, or everywhere the same."""
-    if len(devices) == 1:
-        return jax.device_put(tree, devices[0])
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), P(AXIS) if by_member else P())
-    return jax.device_put(tree, sharding)
 
 
 def started(problem: Problem, data: Data, cells: Any) -> State:

@@ -9,6 +9,7 @@ import numpy as np
 from ntkdecay._arrays import own
 from ntkdecay._checks import shown
 from ntkdecay.training._metrics import METRICS, Snapshot
+from ntkdecay.training._places import Places
 from ntkdecay.training._problem import Data
 from ntkdecay.training._signatures import named, required
 
@@ -161,4 +162,12 @@ def check_batch(batch_size: int | None, samples: int) -> None:
     if batch_size is not None and batch_size > samples:
         raise ValueError(
             f"`batch_size` is {batch_size}; it must be from 1 to the {samples} samples."
+        )
+
+
+def check_shard(places: Places, batch: int) -> None:
+    if places.shard == "batch" and batch % len(places.devices):
+        raise ValueError(
+            f"`shard` is 'batch', but a step's {batch} samples do not divide among {len(places.devices)} devices: "
+            "take another `batch_size`, or some of the `devices`."
         )

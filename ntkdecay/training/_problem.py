@@ -7,6 +7,7 @@ and pure; the grid is `_engine`'s.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax import Array
 from ntkdecay._checks import checked, tree
 from ntkdecay._convolutions import fast
 from ntkdecay.training._metrics import Snapshot, accuracy, has_answers
+from ntkdecay.training._places import Places
 from ntkdecay.training._rules import SEED, optimizer
 from ntkdecay.training._signatures import named, told
 
@@ -55,6 +57,8 @@ class Problem(NamedTuple):
     metrics: tuple[tuple[str, Callable[[Snapshot], Array]], ...]
     batch_size: int | None
     eval_batch_size: int | None
+    compute_dtype: Any = None  # of the network alone; None: that of its parameters
+    places: Places | None = None  # over which each member is split
 
 
 def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callable]:
@@ -72,7 +76,24 @@ def model(problem: Problem, cell: Cell, params_0: Any) -> tuple[Callable, Callab
                 ) from error
             raise
 
-    return fast(lambda params, x: problem.apply_fn(params, x, **network)), loss_of
+    def fx_of(params: Any, x: Array) -> Any:
+        x = x if problem.places is None else problem.places.samples(x)
+        if problem.compute_dtype is None:
+            return problem.apply_fn(params, x, **network)
+        low = partial(_as, dtype=problem.compute_dtype)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return _as(problem.apply_fn(low(params), low(x), **network), dtype)
+
+    return fast(fx_of), loss_of
+
+
+def _as(tree: Any, dtype: Any) -> Any:
+    """Its real numbers in another precision."""
+
+    def cast(leaf: Array) -> Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def wants_start(problem: Problem) -> bool:

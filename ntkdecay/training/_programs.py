@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ntkdecay.training import _engine
+from ntkdecay.training._places import Places
 from ntkdecay.training._problem import Data, Problem, State
 from ntkdecay.training._program import compiled
 
@@ -22,13 +23,13 @@ class Programs:
         data: Data,
         cells: Any,
         states: State,
-        devices: tuple[Any, ...],
+        places: Places,
         say: Callable[[str], Any] = str,
     ) -> None:
         self._say = say
-        self.problem, self.devices, self.data = problem, devices, data
+        self.problem, self.places, self.data = problem, places, data
         self.cells, self._shapes = cells, jax.eval_shape(lambda: states)
-        self.rows = len(cells["seed"]) // len(devices)
+        self.rows = len(cells["seed"]) // places.groups
         self._sharding = jax.tree.map(lambda a: a.sharding, states)
         self._compiled: dict[int, Any] = {}
         self.compile_seconds = 0.0
@@ -42,7 +43,7 @@ class Programs:
         return self._compiled[block]
 
     def _compile(self, block: int) -> Any:
-        order, alive = self._queue(np.ones(self.rows * len(self.devices), bool), block)
+        order, alive = self._queue(np.ones(self.rows * self.places.groups, bool), block)
         states = jax.tree.map(
             lambda shape, sharding: jax.ShapeDtypeStruct(
                 shape.shape, shape.dtype, sharding=sharding
@@ -50,7 +51,7 @@ class Programs:
             self._shapes,
             self._sharding,
         )
-        advance = _engine.program(self.problem, block, self.devices)
+        advance = _engine.program(self.problem, block, self.places)
         span = self._interval(0, np.array([1]), True)
         program = compiled(advance, self.cells, states, order, alive, span, self.data, donate=(1,))
         self._check_memory(program, block)
@@ -74,15 +75,13 @@ class Programs:
         return self[block](self.cells, states, order, alive, span, self.data)
 
     def _queue(self, living: np.ndarray, block: int) -> Any:
-        arrays = _engine.queue(living, len(self.devices), block)
-        return _engine.placed(arrays, self.devices, by_member=True)
+        return self.places.members(_engine.queue(living, self.places.groups, block))
 
     def _interval(self, begin: int, ends: np.ndarray, recorded: bool) -> Any:
-        span = _engine.interval(begin, ends, recorded)
-        return _engine.placed(span, self.devices, by_member=False)
+        return self.places.everywhere(_engine.interval(begin, ends, recorded))
 
     def _check_memory(self, program: Any, block: int) -> None:
-        usage, available = program.memory_analysis(), available_bytes(self.devices[0])
+        usage, available = program.memory_analysis(), available_bytes(self.places.devices[0])
         if usage is None or available is None:
             return
         resident = (

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -12,6 +13,7 @@ from ntkdecay._bar import PROGRESS
 from ntkdecay._checks import (
     Rule,
     array,
+    choice,
     either,
     function,
     integer,
@@ -234,6 +236,29 @@ class local_devices(Rule):
             raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
 
 
+class compute_dtype(Rule):
+    """A precision that needs no scaling of the loss."""
+
+    refuses = frozenset({"text", "mapping", "object", "nan", "inf", "negative", "fraction"})
+    _known = (jnp.bfloat16, jnp.float32, jnp.float64)
+
+    @property
+    def asks(self) -> str:
+        return "jnp.bfloat16, jnp.float32 or jnp.float64 (float16 would need a scaling of the loss)"
+
+    def __call__(self, name: str, value: Any) -> None:
+        try:
+            known = jnp.dtype(value) in [jnp.dtype(one) for one in self._known]
+        except TypeError:
+            known = False
+        if not known:
+            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+        if jnp.dtype(value) != jax.dtypes.canonicalize_dtype(value):
+            raise ValueError(
+                f'`{name}` is float64: `jax.config.update("jax_enable_x64", True)` first.'
+            )
+
+
 SIZE = optional(integer(low=1))
 OPTIONS = {
     "record": steps_to_measure(),
@@ -244,6 +269,8 @@ OPTIONS = {
     "metrics": optional(named_metrics()),
     "eval_batch_size": SIZE,
     "devices": optional(local_devices()),
+    "shard": optional(choice("batch", "width")),
+    "compute_dtype": optional(compute_dtype()),
     "store": optional(folder()),
     "save_seconds": number(low=0, inf=True),
     "progress": PROGRESS,

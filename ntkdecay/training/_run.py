@@ -12,6 +12,7 @@ import numpy as np
 from ntkdecay._arrays import own
 from ntkdecay.training import _engine
 from ntkdecay.training._choice import Choice
+from ntkdecay.training._places import Places
 from ntkdecay.training._problem import Data, Problem, start
 from ntkdecay.training._program import plain
 from ntkdecay.training._programs import Programs
@@ -30,7 +31,7 @@ def run(
     progress: Progress,
     saved: Saved,
     *,
-    devices: tuple[Any, ...],
+    places: Places,
     members_per_batch: int | None,
     bar: Any,
     save: Callable[[Progress, list[np.ndarray]], None] | None,
@@ -43,14 +44,13 @@ def run(
     bar.total, bar.n = int(progress.budget.sum()), int(progress.at.sum())
     bar.initial = bar.n
     bar.set_postfix_str("initializing")
-    row_of, member_of = _rows(len(progress.budget), len(devices))
+    row_of, member_of = _rows(len(progress.budget), places.groups)
     rows = {name: own(values[member_of]) for name, values in cells.items()}
     states = _resumed(
         _engine.started(problem, data, rows), {row_of[m]: s for m, s in saved.items()}
     )
-    rows, states = (_engine.placed(tree, devices, by_member=True) for tree in (rows, states))
-    data = _engine.placed(data, devices, by_member=False)
-    programs = Programs(problem, data, rows, states, devices, bar.set_postfix_str)
+    rows, states, data = places.members(rows), places.members(states), places.everywhere(data)
+    programs = Programs(problem, data, rows, states, places, bar.set_postfix_str)
     new = progress.width == 0
     if members_per_batch is not None:
         progress.width[new], new = min(members_per_batch, programs.rows), np.zeros_like(new)

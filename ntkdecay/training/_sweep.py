@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
@@ -21,11 +22,13 @@ from ntkdecay._checks import checked, either, flag
 from ntkdecay.training import _rules
 from ntkdecay.training._dataset import dataset
 from ntkdecay.training._members import commit, versions
+from ntkdecay.training._places import Places, Shard
 from ntkdecay.training._plan import (
     Metrics,
     axes_of,
     check_batch,
     check_functions,
+    check_shard,
     chosen_metrics,
     data_of,
     planned,
@@ -58,7 +61,7 @@ def sweep(
     steps: float | Function, record: Steps = 100, x_test: ArrayLike | None = None, y_test: ArrayLike | None = None,
     batch_size: int | None = None, augment: Augment | None = None, metrics: Metrics | None = None,
     eval_batch_size: int | None = None, members_per_batch: int | None = None, devices: Sequence[Any] | None = None,
-    store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[False] = False,
+    shard: Shard | None = None, compute_dtype: Any = None, store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[False] = False,
     progress: str | bool | None = None,
 ) -> xr.Dataset: ...  # fmt: skip
 @overload
@@ -67,7 +70,7 @@ def sweep(
     steps: float | Function, record: Steps = 100, x_test: ArrayLike | None = None, y_test: ArrayLike | None = None,
     batch_size: int | None = None, augment: Augment | None = None, metrics: Metrics | None = None,
     eval_batch_size: int | None = None, members_per_batch: int | None = None, devices: Sequence[Any] | None = None,
-    store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[True],
+    shard: Shard | None = None, compute_dtype: Any = None, store: Folder | None = None, save_seconds: float = 10.0, return_params: Literal[True],
     progress: str | bool | None = None,
 ) -> tuple[xr.Dataset, Any]: ...  # fmt: skip
 @checked(
@@ -104,6 +107,8 @@ def sweep(
     eval_batch_size: int | None = None,
     members_per_batch: int | None = None,
     devices: Sequence[Any] | None = None,
+    shard: Shard | None = None,
+    compute_dtype: Any = None,
     store: Folder | None = None,
     save_seconds: float = 10.0,
     return_params: bool = False,
@@ -143,6 +148,11 @@ def sweep(
             kind of device; where it is chosen on the way, by the clock, results agree to rounding.
         devices: the local devices to share the members; all by default. A CPU is one, whose threads share what is large;
             ``jax.config.update("jax_num_cpu_devices", n)`` before all else makes it n, for small networks on n cores.
+        shard: what of one member all devices share: "batch", the samples that it is shown, which must divide among them, with the
+            parameters on each; or "width", each array's longest axis that divides, for a network too large for one. Members then
+            run one after another. Sums are in another order than on one device: results agree to rounding.
+        compute_dtype: of the network's own numbers, as jnp.bfloat16: parameters and inputs are rounded to it in front of `apply_fn`,
+            outputs leave it behind. Parameters, their gradient, λθ, the optimizer and the loss keep the parameters' precision.
         store: folder that keeps members, each under the hash of its program with all constants, the data, its cell's values, the
             versions and the kind of device. One that is done is never trained again, whatever grid, order, devices or blocks it is
             asked for in; one that is unfinished, or asked to make more steps, goes on from its last state in blocks of the size
@@ -188,6 +198,8 @@ def sweep(
     }
     check_functions(axes, functions, steps, chosen.values())
     check_batch(batch_size, len(data.x))
+    on = Places(tuple(jax.local_devices() if devices is None else devices), shard)
+    check_shard(on, len(data.x) if batch_size is None else batch_size)
     plan = planned(axes, steps, record)
     problem = Problem(
         None if isinstance(init, Given) else init,
@@ -198,14 +210,17 @@ def sweep(
         tuple(chosen.items()),
         batch_size,
         eval_batch_size,
+        None if compute_dtype is None else jnp.dtype(compute_dtype),
+        None if shard is None else on,
     )
     name = title(progress)
-    on = tuple(jax.local_devices() if devices is None else devices)
     silent = name is None or jax.process_index() > 0
     with tqdm(
         total=int(plan.budget.sum()), desc=name, unit="step", unit_scale=True, disable=silent
     ) as bar:
-        how = How(on, members_per_batch, store, save_seconds, return_params, name, bar)
+        how = How(
+            on, 1 if shard else members_per_batch, store, save_seconds, return_params, name, bar
+        )
         found, params, keys = trained(problem, data, plan, how)
     attributes = {
         "title": name or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())

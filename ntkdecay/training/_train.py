@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from ntkdecay._arrays import own
 from ntkdecay._checks import checked, number, tree
 from ntkdecay.training import _rules
+from ntkdecay.training._places import Shard
 from ntkdecay.training._plan import Metrics
 from ntkdecay.training._sweep import Given, sweep
 
@@ -60,6 +61,8 @@ def train(
     metrics: Metrics | None = None,
     eval_batch_size: int | None = None,
     devices: Sequence[Any] | None = None,
+    shard: Shard | None = None,
+    compute_dtype: Any = None,
     store: str | os.PathLike[str] | None = None,
     save_seconds: float = 10.0,
     progress: str | bool | None = None,
@@ -77,7 +80,7 @@ def train(
         steps: how many.
         l2: λ of L_tot = L + λ/2 ‖θ‖².
         seed: of the batches.
-        record, x_test, y_test, batch_size, augment, metrics, eval_batch_size, devices, store, save_seconds, progress: as in `sweep`.
+        record, x_test, y_test, batch_size, augment, metrics, eval_batch_size, devices, shard, compute_dtype, store, save_seconds, progress: as in `sweep`.
 
     Returns:
         `Run`, its data as those of `sweep` over `step` alone. A run that diverges ends there with `status` "diverged".
@@ -102,7 +105,7 @@ def train(
     data, end = sweep(
         Given(jax.tree.map(own, params)), apply_fn, loss, lambda: optimizer, {"seed": [seed], "l2": [l2]}, x, y,
         steps=steps, record=record, x_test=x_test, y_test=y_test, batch_size=batch_size, augment=augment, metrics=metrics,
-        eval_batch_size=eval_batch_size, members_per_batch=1, devices=devices, store=store, save_seconds=save_seconds,
+        eval_batch_size=eval_batch_size, members_per_batch=1, devices=devices, shard=shard, compute_dtype=compute_dtype, store=store, save_seconds=save_seconds,
         return_params=True, progress=progress,
     )  # fmt: skip
     return Run(jax.tree.map(lambda leaf: leaf[0, 0], end), data.isel(seed=0, l2=0, drop=True))

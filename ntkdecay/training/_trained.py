@@ -1,7 +1,6 @@
 """Members from the store where it has them, trained where it has not, and kept."""
 
 import os
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from ntkdecay.training._distributed import agreed, gathered, share
 from ntkdecay.training._members import Found, Store, member_keys
+from ntkdecay.training._places import Places
 from ntkdecay.training._plan import Plan
 from ntkdecay.training._problem import Data, Problem
 from ntkdecay.training._progress import DIVERGED, Progress
@@ -19,7 +19,7 @@ from ntkdecay.training._run import run, shapes
 class How(NamedTuple):
     """Where and how members are trained: nothing here changes what they are."""
 
-    devices: Sequence[Any]
+    places: Places
     members_per_batch: int | None
     store: str | os.PathLike[str] | None
     save_seconds: float
@@ -42,7 +42,7 @@ def trained(
     )
     if how.store is not None:
         how.bar.set_postfix_str("looking into the store")
-        program, keys = member_keys(problem, data, plan, how.devices[0])
+        program, keys = member_keys(problem, data, plan, how.places.devices[0])
         store = Store(how.store, program, how.title, list(plan.axes))
         found = store.find(keys, plan, how.return_params)
     found = found._replace(answered=agreed(found.answered), unkept=~agreed(~found.unkept))
@@ -100,8 +100,11 @@ def _advance(
     if store is not None:
         state = jax.tree.leaves(shapes(problem, data, cells))
         store.probe(len(mine) * sum(leaf.size * leaf.dtype.itemsize for leaf in state))
+    places = how.places
+    if places.shard is None:
+        places = places._replace(devices=places.devices[: len(mine)])
     leaves = run(
-        problem, data, cells, progress, saved, devices=tuple(how.devices)[: len(mine)], bar=how.bar,
+        problem, data, cells, progress, saved, places=places, bar=how.bar,
         members_per_batch=how.members_per_batch, save=save if store else None, save_seconds=how.save_seconds,
     )  # fmt: skip
     save(progress, leaves)
