@@ -17,7 +17,9 @@ import platform
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -149,6 +151,7 @@ def tally(claims: list[Claim]) -> str:
 
 
 _Options = TypeVar("_Options", bound=Options)
+ESTIMATE = "--estimate [DEVICE] trains nothing and says what the networks would take, here or on an H100, A100, TPU v5e, …"
 OPTIONS = instance(Options, "Options")
 
 
@@ -177,15 +180,53 @@ def cli(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=presets, default="quick")
     preset = first.parse_known_args()[0].preset
-    options = tyro.cli(type(quick), default=presets[preset], description=main.__doc__)
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--estimate", nargs="?", const="here")
+    estimate, others = asked.parse_known_args()
+    described = f"{main.__doc__}\n\n{ESTIMATE}"
+    options = tyro.cli(type(quick), default=presets[preset], description=described, args=others)
     try:
         _check(options)
         _prepare()
-        main(options)
+        if estimate.estimate is None:
+            main(options)
+        else:
+            _estimate(main, options, estimate.estimate)
     except Exception as error:
         if (sentence := _sentence(error)) is None:
             raise
         raise SystemExit(f"{Path(sys.argv[0]).name}: {sentence}") from error
+
+
+def _estimate(main: Callable[[_Options], Any], options: _Options, device: str) -> None:
+    """What the networks of a script will take, training none of them."""
+    with extra("examples"):
+        from ntkdecay.training import DEVICES, estimating
+        from ntkdecay.training._estimate import total
+    if device != "here" and device not in DEVICES:
+        raise ValueError(
+            f"`--estimate` is {device!r}; it must be one of {', '.join(DEVICES)}, or nothing: here."
+        )
+    token = _estimating.set(True)
+    with estimating(None if device == "here" else device) as found, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there are no numbers
+        try:
+            main(options)
+        except Exception as error:
+            if not found:
+                raise
+            if not isinstance(error, _Estimated):
+                print("The script asks for results here; what it trains later is not in this.")
+        finally:
+            _estimating.reset(token)
+    print(total(found))
+
+
+class _Estimated(Exception):
+    """Instead of a figure."""
+
+
+_estimating: ContextVar[bool] = ContextVar("estimating", default=False)
 
 
 def _check(options: Options) -> None:
@@ -329,6 +370,8 @@ class Report:
 
         ``<paper>/<figure>`` is the largest preset that there is; smaller ones are kept in ``<paper>/<preset>/``.
         """
+        if _estimating.get():
+            raise _Estimated
         path = self._place()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")

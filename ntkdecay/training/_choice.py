@@ -23,6 +23,19 @@ TRIAL_SECONDS, TRIAL_TURNS = (
 )  # a trial is over after two turns of so many seconds, or so many turns
 
 
+def _widths(rows: int, platform: str) -> list[int]:
+    """In the order in which they are tried."""
+    widths = sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True)
+    if platform == "cpu" and len(widths) == 3:
+        widths = [widths[1], widths[2], widths[0]]
+    return widths
+
+
+def first_width(rows: int, platform: str) -> int:
+    """The width in which members begin."""
+    return _widths(rows, platform)[0]
+
+
 @dataclass
 class Trial:
     width: int
@@ -46,10 +59,7 @@ class Choice:
         self.trial: Trial | None = None
         self._forget()
         rows = programs.rows
-        widths = sorted({rows, 2 ** round(np.log2(rows) / 2), 1}, reverse=True)
-        if programs.places.devices[0].platform == "cpu" and len(widths) == 3:
-            widths = [widths[1], widths[2], widths[0]]
-        self.width, self._untried = widths[0], widths[1:]
+        self.width, *self._untried = _widths(rows, programs.places.devices[0].platform)
         if mine.any():
             self._begin()
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "members"
@@ -36,6 +36,16 @@ class Places(NamedTuple):
     def members(self, tree: Any) -> Any:
         """Arrays of a row for each member."""
         return jax.tree.map(lambda leaf: jax.device_put(leaf, self._of_rows(leaf)), tree)
+
+    def shapes(self, tree: Any) -> Any:
+        """The same of shapes alone."""
+
+        def placed(leaf: Any) -> Any:
+            place = self._of_rows(leaf)
+            sharding = SingleDeviceSharding(place) if len(self.devices) == 1 else place
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(placed, tree)
 
     def everywhere(self, tree: Any) -> Any:
         """Arrays of no member's own."""

@@ -28,9 +28,11 @@ class Programs:
     ) -> None:
         self._say = say
         self.problem, self.places, self.data = problem, places, data
-        self.cells, self._shapes = cells, jax.eval_shape(lambda: states)
+        self.cells = cells
+        self.shapes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), states
+        )
         self.rows = len(cells["seed"]) // places.groups
-        self._sharding = jax.tree.map(lambda a: a.sharding, states)
         self._compiled: dict[int, Any] = {}
         self.compile_seconds = 0.0
 
@@ -38,24 +40,23 @@ class Programs:
         if block not in self._compiled:
             self._say(f"compiling for {block} at a time")
             begin = time.perf_counter()
-            self._compiled[block] = self._compile(block)
+            program = self._compile(block)
+            self._check_memory(program, block)
+            self._compiled[block] = program
             self.compile_seconds = max(self.compile_seconds, time.perf_counter() - begin)
         return self._compiled[block]
 
+    def usage(self, block: int) -> Any:
+        """The memory that a width takes on each device, whether it fits or not; None where that is not known."""
+        return self._compile(block).memory_analysis()
+
     def _compile(self, block: int) -> Any:
         order, alive = self._queue(np.ones(self.rows * self.places.groups, bool), block)
-        states = jax.tree.map(
-            lambda shape, sharding: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=sharding
-            ),
-            self._shapes,
-            self._sharding,
-        )
         advance = _engine.program(self.problem, block, self.places)
         span = self._interval(0, np.array([1]), True)
-        program = compiled(advance, self.cells, states, order, alive, span, self.data, donate=(1,))
-        self._check_memory(program, block)
-        return program
+        return compiled(
+            advance, self.cells, self.shapes, order, alive, span, self.data, donate=(1,)
+        )
 
     def __contains__(self, block: int) -> bool:
         return block in self._compiled

@@ -1,31 +1,18 @@
 """Members from the store where it has them, trained where it has not, and kept."""
 
-import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ntkdecay.training._distributed import agreed, gathered, share
+from ntkdecay.training._how import How
 from ntkdecay.training._members import Found, Store, member_keys
-from ntkdecay.training._places import Places
 from ntkdecay.training._plan import Plan
 from ntkdecay.training._problem import Data, Problem
 from ntkdecay.training._progress import DIVERGED, Progress
 from ntkdecay.training._run import run, shapes
-
-
-class How(NamedTuple):
-    """Where and how members are trained: nothing here changes what they are."""
-
-    places: Places
-    members_per_batch: int | None
-    store: str | os.PathLike[str] | None
-    save_seconds: float
-    return_params: bool
-    title: str | None
-    bar: Any
 
 
 def trained(
