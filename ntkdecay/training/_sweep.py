@@ -21,7 +21,7 @@ from ntkdecay._bar import title
 from ntkdecay._checks import checked, choice, either, flag, number, optional
 from ntkdecay.training import _rules
 from ntkdecay.training._dataset import dataset
-from ntkdecay.training._estimate import DEVICES, Estimate, estimated, instead
+from ntkdecay.training._estimate import DEVICES, Estimate, estimated, instead, is_estimating
 from ntkdecay.training._how import How
 from ntkdecay.training._members import commit, versions
 from ntkdecay.training._places import Places, Shard
@@ -148,7 +148,7 @@ def sweep(
         metrics: names of `METRICS`, or a mapping of names to those or to functions of a `Snapshot`.
         eval_batch_size: measure outputs in batches of this size.
         members_per_batch: members of a block. With it given, a member's bits depend on nothing else of the grid, on the same
-            kind of device; where it is chosen on the way, by the clock, results agree to rounding.
+            kind of device, but that XLA may round a division (as Adam's) otherwise for one device than for several; where it is chosen on the way, by the clock, results agree to rounding.
         devices: the local devices to share the members; all by default. A CPU is one, whose threads share what is large;
             ``jax.config.update("jax_num_cpu_devices", n)`` before all else makes it n, for small networks on n cores.
         shard: what of one member all devices share: "batch", the samples that it is shown, which must divide among them, with the
@@ -197,7 +197,7 @@ def sweep(
     axes = plan.axes
     width = 1 if shard else members_per_batch
     name = title(progress)
-    silent = name is None or jax.process_index() > 0
+    silent = name is None or jax.process_index() > 0 or is_estimating()
     with tqdm(
         total=int(plan.budget.sum()), desc=name, unit="step", unit_scale=True, disable=silent
     ) as bar:

@@ -14,7 +14,8 @@ class Machine:
 
     def __init__(self, rows, seconds, compiling, platform="cpu", too_wide=2**31):
         self.rows, self.seconds, self.compiling = rows, seconds, compiling
-        self.devices = (types.SimpleNamespace(platform=platform),)
+        devices = (types.SimpleNamespace(platform=platform),)
+        self.places = types.SimpleNamespace(devices=devices, groups=1)
         self.too_wide, self.made, self.compile_seconds = too_wide, [], 0.0
 
     def __getitem__(self, width):
