@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PRESET ?= quick
 
-.PHONY: figures all-figures test float32 slow lint bench docs clean
+.PHONY: figures all-figures test float32 slow lint bench accelerator docs clean
 
 figures: $(READY)           ## the theory figures, quick preset
 	$(RUN) examples/reproduce.py --theory --preset $(PRESET)
@@ -33,6 +33,9 @@ bench: $(READY)             ## keeps its medians and ratios in benchmarks/result
 	BENCHMARK_RESULTS=benchmarks/results $(RUN) -m pytest benchmarks -m "" --benchmark-columns=median,rounds --benchmark-sort=name -s
 	$(RUN) benchmarks/bench_flow_solvers.py
 	$(RUN) benchmarks/bench_first_calls.py
+
+accelerator: $(READY)       ## ten minutes on whatever accelerator JAX finds; goes on where it stopped
+	$(RUN) benchmarks/accelerator.py
 
 # uv reads pyproject's override: neural-tangents asks for TensorFlow, which nothing here imports.
 $(READY): pyproject.toml

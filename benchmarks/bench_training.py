@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from ntkdecay import datasets
-from ntkdecay.training import _engine, _problem, _programs
+from ntkdecay.training import _engine, _places, _problem, _programs
 
 MEMBERS, WIDTH, SAMPLES = 64, 128, 512
 STEPS = {None: 40, 64: 200, 32: 400, 16: 400}  # by batch size
@@ -82,9 +82,13 @@ class Grid:
             "seed": jnp.zeros(members, jnp.int32),
         }
         states = _engine.started(problem(size), data, cells)
-        cells, self.states = _engine.placed((cells, states), devices, by_member=True)
-        data = _engine.placed(data, devices, by_member=False)
-        self.programs = _programs.Programs(problem(size), data, cells, self.states, devices)
+        places = _places.Places(devices)
+        cells, self.states, data = (
+            places.members(cells),
+            places.members(states),
+            places.everywhere(data),
+        )
+        self.programs = _programs.Programs(problem(size), data, cells, self.states, places)
 
     def chosen(self):
         """The fastest of the widths that a sweep tries."""

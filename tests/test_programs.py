@@ -52,6 +52,7 @@ ON_HOST = {
     "scale_invariant.is_scale_invariant": "says in words what breaks the invariance",
     "scale_invariant.periods": "counts in a recorded curve",
     "scale_invariant.power_envelope": "few numbers",
+    "training.estimate": "compiles its own programs",
     "training.sweep": "compiles its own programs",
     "training.sweep of images, with a store": "compiles its own programs",
     "training.train": "compiles its own programs",

@@ -116,6 +116,19 @@ def benchmarks() -> None:
     write(DOCS / "_build" / "benchmarks.md", "\n".join(text) or empty)
 
 
+def accelerators() -> None:
+    """What `make accelerator` kept of each device."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    accelerator = importlib.import_module("accelerator")
+    lines: list[str] = []
+    for path in sorted((ROOT / "benchmarks" / "accelerator").glob("*.json")):
+        lines += accelerator.table(json.loads(path.read_text()))
+    write(
+        DOCS / "_build" / "accelerators.md",
+        "\n".join(lines) or "No results are kept in this copy.\n",
+    )
+
+
 def solvers() -> None:
     """What `benchmarks/bench_flow_solvers.py` measured: the default beside the best of diffrax and scipy."""
     path = ROOT / "benchmarks" / "results" / "flow_solvers.json"
@@ -162,6 +175,7 @@ def generate(app: Sphinx) -> None:
     single_signatures()
     figures()
     benchmarks()
+    accelerators()
     solvers()
 
 

@@ -90,5 +90,18 @@ def init_key(other=False):
     return Call(training.init_key, {"seed": 3 + other})
 
 
+@call("training.estimate")
+def estimate(other=False):
+    arguments = dict(sweep(other).arguments)
+    del arguments["return_params"]
+    return Call(training.estimate, arguments | {"device": "H100"}, ("y", "y_test"))
+
+
+@call("training.estimating")
+def estimating(other=False):
+    return Call(training.estimating, {"device": "H100", "share": 0.4 + 0.1 * other})
+
+
+EXEMPT["training.Estimate"] = RESULT
 EXEMPT["training.Run"] = RESULT
 EXEMPT["training.Snapshot"] = "what a metric is given, made by the package alone"
