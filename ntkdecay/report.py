@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -201,14 +202,15 @@ def cli(
 def _estimate(main: Callable[[_Options], Any], options: _Options, device: str) -> None:
     """What the networks of a script will take, training none of them."""
     with extra("examples"):
-        from ntkdecay.training import DEVICES, estimating
-        from ntkdecay.training._estimate import total
+        from ntkdecay.training._estimate import DEVICES, saying, total
     if device != "here" and device not in DEVICES:
         raise ValueError(
             f"`--estimate` is {device!r}; it must be one of {', '.join(DEVICES)}, or nothing: here."
         )
     token = _estimating.set(True)
-    with estimating(None if device == "here" else device) as found, warnings.catch_warnings():
+    named = None if device == "here" else device
+    say = functools.partial(print, flush=True)
+    with saying(named, 0.4, say) as found, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there are no numbers
         try:
             main(options)

@@ -135,7 +135,7 @@ def estimated(
     name = device or places.devices[0].device_kind
     at = share if peak else None
     return Estimate(
-        members, int(steps), whole[0], whole[1], memory, seconds, name, len(places.devices), at, advice
+        members, int(steps), float(whole[0]), float(whole[1]), float(memory), seconds, name, len(places.devices), at, advice
     )  # fmt: skip
 
 
@@ -231,14 +231,22 @@ def total(estimates: Sequence[Estimate]) -> str:
     )
 
 
-_asked: ContextVar[tuple[list[Estimate], str | None, float] | None] = ContextVar(
-    "asked", default=None
-)
+class Asked(NamedTuple):
+    """What `estimating` wants."""
+
+    found: list[Estimate]
+    device: str | None
+    share: float
+    say: Callable[[str], Any]
+
+
+_asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
 
 
 @checked(device=optional(choice(*DEVICES)), share=number(above=0, high=1))
-@contextlib.contextmanager
-def estimating(device: str | None = None, share: float = 0.4) -> Iterator[list[Estimate]]:
+def estimating(
+    device: str | None = None, share: float = 0.4
+) -> contextlib.AbstractContextManager[list[Estimate]]:
     """Within it `sweep` and `train` train nothing: they add their `Estimate` to the list and give NaN.
 
     Args:
@@ -251,12 +259,17 @@ def estimating(device: str | None = None, share: float = 0.4) -> Iterator[list[E
     ...     run = training.train(
     ...         lambda w, x: x @ w, jnp.zeros((3, 1)), lambda fx, y: ((fx - y) ** 2).mean(), jnp.ones((4, 3)), jnp.ones((4, 1)),
     ...         optax.sgd(0.1), steps=10**6)
-    one run: 1 members, 1e+06 steps, ... operations; H100: ...
     >>> found[0].steps, bool(jnp.isnan(run.params).all())
     (1000000, True)
     """
+    return saying(device, share, str)
+
+
+@contextlib.contextmanager
+def saying(device: str | None, share: float, say: Callable[[str], Any]) -> Iterator[list[Estimate]]:
+    """`estimating`, each said as it is made."""
     found: list[Estimate] = []
-    token = _asked.set((found, device, share))
+    token = _asked.set(Asked(found, device, share, say))
     try:
         yield found
     finally:
@@ -273,13 +286,13 @@ def instead() -> Callable[..., tuple[Progress, Any, None]] | None:
     asked = _asked.get()
     if asked is None:
         return None
-    found, device, share = asked
 
     def estimate(problem: Problem, data: Data, plan: Plan, how: How) -> tuple[Progress, Any, None]:
-        found.append(
-            estimated(problem, data, plan, how.places, how.members_per_batch, device, share)
+        one = estimated(
+            problem, data, plan, how.places, how.members_per_batch, asked.device, asked.share
         )
-        print(f"{how.title or 'one run'}: {found[-1]}", flush=True)
+        asked.found.append(one)
+        asked.say(f"{how.title or 'one run'}: {one}")
         return _nothing(problem, data, plan)
 
     return estimate

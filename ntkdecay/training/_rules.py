@@ -249,7 +249,7 @@ class compute_dtype(Rule):
     def __call__(self, name: str, value: Any) -> None:
         try:
             known = jnp.dtype(value) in [jnp.dtype(one) for one in self._known]
-        except TypeError:
+        except (TypeError, ValueError):
             known = False
         if not known:
             raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
