@@ -51,7 +51,7 @@ class Sizes:
 SIZES = {
     "accelerator": Sizes(),
     "cpu": Sizes(
-        matrix=2048, width=8192, steps=20, member_steps=100, depth=10, widen=1, batch=32, images=64, image_steps=10, kernel=2000,
+        matrix=2048, width=8192, steps=20, member_steps=20, depth=10, widen=1, batch=32, images=64, image_steps=10, kernel=2000,
         channels=8, cnn_images=16, paths=4096,
     ),
     "tiny": Sizes(

@@ -12,9 +12,10 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)
-import jax.numpy as jnp, numpy as np, optax
+import jax.export, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ntkdecay import kernels, predict, stax, training
+from ntkdecay.training import _programs
 
 DEVICES = jax.devices()
 assert len(DEVICES) == 8
@@ -23,6 +24,20 @@ rng = np.random.default_rng(0)
 
 def loss(fx, y):
     return ((fx - y) ** 2).mean()
+
+
+compiled, lowered = _programs.compiled, []
+
+
+def lowering(function, *args, donate=()):
+    # what is compiled is for other accelerators, too
+    exported = jax.export.export(jax.jit(function), platforms=("cuda", "tpu"))(*args)
+    assert "callback" not in exported.mlir_module()
+    lowered.append(exported.nr_devices)
+    return compiled(function, *args, donate=donate)
+
+
+_programs.compiled = lowering
 
 
 def leaves(*trees):
@@ -55,10 +70,10 @@ for few, many, optimizer in ((1, 8, sgd), (2, 8, adam)):
     assert all((p == q).all() for p, q in leaves(a_params, b_params))
 for p, q in leaves(a_params, run(1, adam)[1]):
     np.testing.assert_allclose(p, q, rtol=1e-10, atol=1e-12)
+assert set(lowered) == {1, 2, 8}
 """
 ONE = """
-from ntkdecay.training._programs import Programs
-
+Programs = _programs.Programs
 WIDTH, DIM, SAMPLES = 1024, 4, 512
 init, apply_fn, _ = stax.serial(stax.Dense(WIDTH, b_std=None), stax.Relu(), stax.Dense(1, b_std=None))
 x, y = rng.normal(size=(SAMPLES, DIM)), rng.normal(size=(SAMPLES, 1))
@@ -81,6 +96,7 @@ def run(**options):
 
 
 one, batch, width = run(devices=DEVICES[:1]), run(shard="batch"), run(shard="width")
+assert lowered == [1, 8, 8]
 assert np.abs(one.data.loss / one.data.loss[0] - 1)[-1] > 0.02
 for other in (batch, width):
     np.testing.assert_allclose(other.data.loss, one.data.loss, rtol=1e-10)

@@ -56,6 +56,7 @@ ON_HOST = {
     "training.sweep": "compiles its own programs",
     "training.sweep of images, with a store": "compiles its own programs",
     "training.train": "compiles its own programs",
+    "training.train of images in bfloat16": "compiles its own programs",
     "training.train of images, with a schedule and a store": "compiles its own programs",
 }
 """Functions that are not for a caller's own program, and why; what they compile themselves runs on an accelerator."""

@@ -124,6 +124,12 @@ def train(other=False):
     return Call(training.train, options(other) | own)
 
 
+@harder("training.train of images in bfloat16")
+def low(other=False):
+    call = train(other)
+    return call._replace(arguments=call.arguments | {"compute_dtype": jnp.bfloat16})
+
+
 @harder("scale_invariant.direction_sde along one path for every dt")
 def direction_sde(other=False):
     call = CALLS["scale_invariant.direction_sde"](other)
