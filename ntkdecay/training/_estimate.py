@@ -116,7 +116,9 @@ def estimated(
     block = min(rows, members_per_batch or first_width(rows, on))
     tried = 1 if peak else block  # wide blocks of large networks take long to compile
     programs = _programs(problem, data, cells, places, tried, here=not peak)
+    begin = time.perf_counter()
     usage, memory = programs.usage(tried), math.nan
+    compiling = time.perf_counter() - begin
     if usage:
         state, temporary = usage.argument_size_in_bytes - _bytes(data), usage.temp_size_in_bytes
         memory = _bytes(data) + (state * rows + temporary * block) / tried
@@ -131,7 +133,9 @@ def estimated(
             )
         seconds = whole[0] / (share * speed * len(places.devices))
     else:
-        seconds = math.nan if advice else _timed(problem, data, plan, places, programs, block)
+        seconds = math.nan
+        if not advice:
+            seconds = compiling + _timed(problem, data, plan, places, programs, block)
     name = device or places.devices[0].device_kind
     at = share if peak else None
     return Estimate(
@@ -185,11 +189,10 @@ def _advice(memory: float, free: float, block: int, places: Places) -> str:
 def _timed(
     problem: Problem, data: Data, plan: Plan, places: Places, programs: Programs, block: int
 ) -> float:
-    """Seconds of the plan, from those that a block's steps and measurements take here."""
-    begun = time.perf_counter()
+    """Seconds of the plan, compiled, from those that a block's start, steps and measurements take here."""
+    begin = time.perf_counter()
     states = places.members(_engine.started(problem, data, jax.device_get(programs.cells)))
-    programs[block]
-    compiling = time.perf_counter() - begun
+    starting = time.perf_counter() - begin
     living = np.ones(block * places.groups, bool)
     at = 0
 
@@ -214,7 +217,7 @@ def _timed(
     record = max(0.0, each(_engine.RECORDS, lambda count: took(1, count, True)) - step)
     order, records = np.sort(plan.budget)[::-1], np.sort(plan.wanted.sum(1))[::-1]
     together = block * places.groups  # a block lasts as long as its longest member
-    return compiling + float(step * order[::together].sum() + record * records[::together].sum())
+    return starting + float(step * order[::together].sum() + record * records[::together].sum())
 
 
 def total(estimates: Sequence[Estimate]) -> str:
