@@ -214,11 +214,12 @@ def _estimate(main: Callable[[_Options], Any], options: _Options, device: str) -
         warnings.simplefilter("ignore")  # there are no numbers
         try:
             main(options)
-        except Exception as error:
+        except _Estimated:
+            pass
+        except Exception:
             if not found:
                 raise
-            if not isinstance(error, _Estimated):
-                print("The script asks for results here; what it trains later is not in this.")
+            print("The script asks for results here; what it trains later is not in this.")
         finally:
             _estimating.reset(token)
     print(total(found))

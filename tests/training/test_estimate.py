@@ -124,6 +124,9 @@ def test_a_script_says_what_it_will_take_and_draws_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "In all 2 members" in done.stdout and "on H100" in done.stdout
     assert not list(tmp_path.rglob("*.png"))
+    command[1] = ROOT / "examples/periodic/fig14.py"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "Nothing is trained."
     command[3] = "GTX"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode and "`--estimate` is 'GTX'; it must be one of V100" in done.stderr
