@@ -441,18 +441,13 @@ class tree(Rule):
                 )
 
 
-class diffrax_solver(Rule):
+def diffrax_solver() -> Rule:
     """A solver of diffrax, known by what it does: diffrax is imported for those alone who use it."""
-
-    refuses = function().refuses
-
-    @property
-    def asks(self) -> str:
-        return "a solver of diffrax, as diffrax.Tsit5()"
-
-    def __call__(self, name: str, value: Any) -> None:
-        if isinstance(value, type) or not hasattr(value, "term_structure"):
-            raise TypeError(f"`{name}` is {shown(value)}; it must be {self.asks}.")
+    return _Instance(
+        "a solver of diffrax, as diffrax.Tsit5()",
+        lambda value: not isinstance(value, type) and hasattr(value, "term_structure"),
+        function().refuses,
+    )
 
 
 def prng_key() -> Rule:
@@ -474,29 +469,6 @@ def prng_key() -> Rule:
 def is_traced(*values: Any) -> bool:
     """Whether any array in `values` is known only when the program runs."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
-
-
-def refuse(value: Any, wrong: Any, message: str) -> Any:
-    """`value`, unless `wrong`: then a ValueError, where that is known at the call.
-
-    Within a program that the caller compiles, NaN stands for every number of a refused `value`, −1 for a whole one: to
-    raise, an accelerator would have to ask its host at every call. `jax.experimental.checkify` of that program says the sentence.
-    """
-    if not is_traced(wrong):
-        if wrong:
-            raise ValueError(message)
-        return value
-    from jax.experimental import checkify  # for traced arguments only
-
-    checkify.debug_check(jnp.logical_not(wrong), message.replace("{", "{{").replace("}", "}}"))
-
-    def spoiled(x: Any) -> Array:
-        x = jnp.asarray(x)
-        return jnp.where(
-            wrong, jnp.asarray(jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else -1, x.dtype), x
-        )
-
-    return jax.tree.map(spoiled, value)
 
 
 def shown(value: Any) -> str:

@@ -205,3 +205,8 @@ def _split(x: Array, tile: int) -> Array:
 def _of_tile(x: np.ndarray, i: int, tile: int) -> np.ndarray:
     """The i-th tile of x, the last one filled up with the last sample."""
     return x[np.minimum(np.arange(i * tile, (i + 1) * tile), len(x) - 1)]
+
+
+def bytes_in(tree: Any) -> int:
+    """Of its arrays."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -202,7 +202,7 @@ def cli(
 def _estimate(main: Callable[[_Options], Any], options: _Options, device: str) -> None:
     """What the networks of a script will take, training none of them."""
     with extra("examples"):
-        from ntkdecay.training._estimate import DEVICES, saying, total
+        from ntkdecay.training._cost import DEVICES, saying, total
     if device != "here" and device not in DEVICES:
         raise ValueError(
             f"`--estimate` is {device!r}; it must be one of {', '.join(DEVICES)}, or nothing: here."

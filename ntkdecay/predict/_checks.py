@@ -8,19 +8,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import (
-    array,
-    choice,
-    either,
-    integer,
-    is_traced,
-    number,
-    refuse,
-    sequence,
-    shown,
-)
+from ntkdecay._checks import array, choice, either, integer, is_traced, number, sequence, shown
 from ntkdecay._degree import as_degree, network_degree
 from ntkdecay._given import as_array
+from ntkdecay._refuse import refuse
 from ntkdecay.predict import _axes
 
 

@@ -20,9 +20,9 @@ from ntkdecay._checks import (
     is_traced,
     number,
     optional,
-    refuse,
     sequence,
 )
+from ntkdecay._refuse import refuse
 from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree
 from ntkdecay.predict._dynamics import Dynamics, products
 from ntkdecay.predict._eigenbasis import falls_into_modes, price_of_modes

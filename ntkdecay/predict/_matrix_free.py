@@ -11,8 +11,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntkdecay._at_once import at_once
-from ntkdecay._checks import array, checked, function, integer, is_traced, number, optional, refuse
+from ntkdecay._checks import array, checked, function, integer, is_traced, number, optional
 from ntkdecay._program import Program, read
+from ntkdecay._refuse import refuse
 from ntkdecay.homogeneity import Degree
 from ntkdecay.predict import _axes, _spaces
 from ntkdecay.predict._checks import (

@@ -9,17 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import (
-    anything,
-    array,
-    checked,
-    either,
-    instance,
-    is_traced,
-    optional,
-    refuse,
-    shown,
-)
+from ntkdecay._checks import anything, array, checked, either, instance, is_traced, optional, shown
+from ntkdecay._refuse import refuse
 from ntkdecay.predict._checks import as_own, check_request, kernel, refuse_shape
 from ntkdecay.predict._state import Loss, State, Wide, by_layer
 
@@ -162,12 +153,9 @@ class PredictFnState:
                     f"`fx_train_or_state_0` of shape ({net.shape[0]}, classes), as jnp.zeros of it."
                 ) from error
             raise
-        known = not is_traced(status)
+        status = status if is_traced(status) else np.asarray(status)
         for code, sentence in self._ends.items():
-            if known:
-                refuse(None, (np.asarray(status) == code).any(), sentence)
-            else:
-                after = refuse(after, (status == code).any(), sentence)
+            after = refuse(after, (status == code).any(), sentence)
         return after
 
 

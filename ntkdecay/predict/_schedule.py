@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntkdecay._checks import Rule, array, is_traced, number, refuse, shown
+from ntkdecay._checks import Rule, array, is_traced, number, shown
+from ntkdecay._refuse import refuse
 from ntkdecay.predict._checks import L2, as_own
 
 

@@ -21,10 +21,10 @@ from ntkdecay._checks import (
     is_traced,
     number,
     optional,
-    refuse,
     sequence,
     shown,
 )
+from ntkdecay._refuse import refuse
 from ntkdecay.predict._checks import as_own, check_ascending, kernel, network_degree
 from ntkdecay.predict._predictor import PredictFnState
 from ntkdecay.predict._rates import at_step, of_layers, split

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay._checks import refuse
+from ntkdecay._refuse import refuse
 from ntkdecay.predict._dynamics import Dynamics
 from ntkdecay.predict._eigenbasis import in_modes, turned
 from ntkdecay.predict._integrate import (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntkdecay._checks import refuse
+from ntkdecay._refuse import refuse
 
 
 def path_by(

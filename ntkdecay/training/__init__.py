@@ -10,11 +10,12 @@ What is measured on the way is named in `METRICS`; a function of a `Snapshot` me
 - `effective_learning_rate`: η/‖θ‖², of a grid with `learning_rate`
 """
 
-from ntkdecay.training._estimate import DEVICES, Estimate, estimating
+from ntkdecay.training._cost import DEVICES, Estimate, estimating
+from ntkdecay.training._estimate import estimate
 from ntkdecay.training._load import load
 from ntkdecay.training._metrics import METRICS, Snapshot, accuracy
 from ntkdecay.training._problem import init_key
-from ntkdecay.training._sweep import estimate, sweep
+from ntkdecay.training._sweep import sweep
 from ntkdecay.training._train import Run, train
 
 __all__ = [

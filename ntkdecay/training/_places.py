@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "members"
@@ -35,43 +35,42 @@ class Places(NamedTuple):
 
     def members(self, tree: Any) -> Any:
         """Arrays of a row for each member."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._of_rows(leaf)), tree)
+        return jax.device_put(tree, self._of_rows(tree))
 
     def shapes(self, tree: Any) -> Any:
         """The same of shapes alone."""
 
-        def placed(leaf: Any) -> Any:
-            place = self._of_rows(leaf)
-            sharding = SingleDeviceSharding(place) if len(self.devices) == 1 else place
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        def placed(leaf: Any, place: Any) -> Any:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
-        return jax.tree.map(placed, tree)
+        return jax.tree.map(placed, tree, self._of_rows(tree))
 
     def everywhere(self, tree: Any) -> Any:
         """Arrays of no member's own."""
-        one = len(self.devices) == 1
-        return jax.device_put(tree, self.devices[0] if one else NamedSharding(self.mesh, P()))
+        return jax.device_put(tree, self._by(P()))
 
     def kept(self, states: Any) -> Any:
         """States within a program, where `members` puts them."""
         if self.shard is None or len(self.devices) == 1:
             return states
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, self._of_rows(leaf)), states
-        )
+        return jax.lax.with_sharding_constraint(states, self._of_rows(states))
 
     def samples(self, x: Array) -> Array:
         """A batch within a program, shared out if that is asked for and it divides."""
         if self.shard != "batch" or len(x) % len(self.devices) or len(self.devices) == 1:
             return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P(AXIS)))
+        return jax.lax.with_sharding_constraint(x, self._by(P(AXIS)))
 
-    def _of_rows(self, leaf: Any) -> Any:
-        if len(self.devices) == 1:
-            return self.devices[0]
+    def _by(self, spec: P) -> Sharding:
+        one = len(self.devices) == 1
+        return SingleDeviceSharding(self.devices[0]) if one else NamedSharding(self.mesh, spec)
+
+    def _of_rows(self, tree: Any) -> Any:
+        """Of each leaf."""
         if self.shard is None:
-            return NamedSharding(self.mesh, P(AXIS))
-        return NamedSharding(self.mesh, self._of_width(leaf))
+            place = self._by(P(AXIS))
+            return jax.tree.map(lambda _: place, tree)
+        return jax.tree.map(lambda leaf: self._by(self._of_width(leaf)), tree)
 
     def _of_width(self, leaf: Any) -> P:
         """The longest axis behind the rows that divides; of equal ones the last."""

@@ -38,17 +38,22 @@ class Programs:
 
     def __getitem__(self, block: int) -> Callable[..., Any]:
         if block not in self._compiled:
-            self._say(f"compiling for {block} at a time")
-            begin = time.perf_counter()
-            program = self._compile(block)
+            program = self._timed(block)
             self._check_memory(program, block)
             self._compiled[block] = program
-            self.compile_seconds = max(self.compile_seconds, time.perf_counter() - begin)
         return self._compiled[block]
 
     def usage(self, block: int) -> Any:
-        """The memory that a width takes on each device, whether it fits or not; None where that is not known."""
-        return self._compile(block).memory_analysis()
+        """The memory that a width takes on each device, which then counts as one that fits; None where it is not known."""
+        self._compiled[block] = self._timed(block)
+        return self._compiled[block].memory_analysis()
+
+    def _timed(self, block: int) -> Any:
+        self._say(f"compiling for {block} at a time")
+        begin = time.perf_counter()
+        program = self._compile(block)
+        self.compile_seconds = max(self.compile_seconds, time.perf_counter() - begin)
+        return program
 
     def _compile(self, block: int) -> Any:
         order, alive = self._queue(np.ones(self.rows * self.places.groups, bool), block)

@@ -281,3 +281,16 @@ APPLY_FN, LOSS = takes("params", "x"), takes("fx", "y")
 STEPS = known(number(low=0, high=2**31 - 2))
 SEED = known(integer())
 SAMPLES = known(samples())
+GRID = {
+    "init": takes("key"),
+    "apply_fn": APPLY_FN,
+    "loss": LOSS,
+    "optimizer": takes(
+        gives="that gives an optax optimizer: `lambda: optax.sgd(0.1)`, not `optax.sgd(0.1)`"
+    ),
+    "grid": known(grid()),
+    "x": SAMPLES,
+    "y": SAMPLES,
+    "steps": either(STEPS, takes(gives="of a member's values")),
+    "members_per_batch": SIZE,
+}

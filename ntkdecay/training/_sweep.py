@@ -18,16 +18,15 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from ntkdecay._bar import title
-from ntkdecay._checks import checked, choice, either, flag, number, optional
+from ntkdecay._checks import checked, flag
 from ntkdecay.training import _rules
+from ntkdecay.training._cost import instead, is_estimating
 from ntkdecay.training._dataset import dataset
-from ntkdecay.training._estimate import DEVICES, Estimate, estimated, instead, is_estimating
 from ntkdecay.training._how import How
 from ntkdecay.training._members import commit, versions
 from ntkdecay.training._places import Places, Shard
 from ntkdecay.training._plan import (
     Metrics,
-    Plan,
     axes_of,
     check_batch,
     check_functions,
@@ -36,7 +35,7 @@ from ntkdecay.training._plan import (
     data_of,
     planned,
 )
-from ntkdecay.training._problem import Data, Problem
+from ntkdecay.training._problem import Problem
 from ntkdecay.training._trained import trained
 
 
@@ -77,17 +76,7 @@ def sweep(
     progress: str | bool | None = None,
 ) -> tuple[xr.Dataset, Any]: ...  # fmt: skip
 @checked(
-    init=_rules.takes("key"),
-    apply_fn=_rules.APPLY_FN,
-    loss=_rules.LOSS,
-    optimizer=_rules.takes(
-        gives="that gives an optax optimizer: `lambda: optax.sgd(0.1)`, not `optax.sgd(0.1)`"
-    ),
-    grid=_rules.known(_rules.grid()),
-    x=_rules.SAMPLES,
-    y=_rules.SAMPLES,
-    steps=either(_rules.STEPS, _rules.takes(gives="of a member's values")),
-    members_per_batch=_rules.SIZE,
+    **_rules.GRID,
     return_params=flag(),
     **_rules.OPTIONS,
 )
@@ -189,140 +178,6 @@ def sweep(
     >>> runs.sel(step=50).norm2.values.round(3).tolist()  # (2/(2 + λ))²
     [1.0, 0.64]
     """
-    problem, data, plan, on = asked_for(
-        init, apply_fn, loss, optimizer, grid, x, y, steps=steps, record=record, x_test=x_test, y_test=y_test,
-        batch_size=batch_size, augment=augment, metrics=metrics, eval_batch_size=eval_batch_size, devices=devices, shard=shard,
-        compute_dtype=compute_dtype,
-    )  # fmt: skip
-    axes = plan.axes
-    width = 1 if shard else members_per_batch
-    name = title(progress)
-    silent = name is None or jax.process_index() > 0 or is_estimating()
-    with tqdm(
-        total=int(plan.budget.sum()), desc=name, unit="step", unit_scale=True, disable=silent
-    ) as bar:
-        how = How(on, width, store, save_seconds, return_params, name, bar)
-        found, params, keys = (instead() or trained)(problem, data, plan, how)
-    attributes = {
-        "title": name or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
-    }  # fmt: skip
-    result = dataset(axes, found, attributes, keys)
-    if not return_params:
-        return result
-    sizes = tuple(len(values) for values in axes.values())
-    return result, jax.tree.map(lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), params)
-
-
-@checked(
-    init=_rules.takes("key"),
-    apply_fn=_rules.APPLY_FN,
-    loss=_rules.LOSS,
-    optimizer=_rules.takes(
-        gives="that gives an optax optimizer: `lambda: optax.sgd(0.1)`, not `optax.sgd(0.1)`"
-    ),
-    grid=_rules.known(_rules.grid()),
-    x=_rules.SAMPLES,
-    y=_rules.SAMPLES,
-    steps=either(_rules.STEPS, _rules.takes(gives="of a member's values")),
-    members_per_batch=_rules.SIZE,
-    device=optional(choice(*DEVICES)),
-    share=number(above=0, high=1),
-    **{
-        name: rule
-        for name, rule in _rules.OPTIONS.items()
-        if name not in ("store", "save_seconds", "progress")
-    },
-)
-def estimate(
-    init: Function,
-    apply_fn: Function,
-    loss: Function,
-    optimizer: Optimizer,
-    grid: Grid,
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    steps: float | Function,
-    device: str | None = None,
-    share: float = 0.4,
-    record: Steps = 100,
-    x_test: ArrayLike | None = None,
-    y_test: ArrayLike | None = None,
-    batch_size: int | None = None,
-    augment: Augment | None = None,
-    metrics: Metrics | None = None,
-    eval_batch_size: int | None = None,
-    members_per_batch: int | None = None,
-    devices: Sequence[Any] | None = None,
-    shard: Shard | None = None,
-    compute_dtype: Any = None,
-) -> Estimate:
-    r"""What `sweep` of the same arguments will take: operations, bytes, memory and time.
-
-    .. math:: \text{seconds} = \frac{\text{operations}}{\text{share} \times \text{peak} \times \text{devices}}
-
-    of a `device` by name; without one a block of the members makes a few steps here, and their time is multiplied. `sweep` may
-    find wider or narrower blocks that are faster, and members that diverge cost less.
-
-    Args:
-        init, apply_fn, loss, optimizer, grid, x, y, steps: as in `sweep`.
-        device: "H100", "A100", "TPU v5e", …: one of `training.DEVICES`. None: the devices here.
-        share: the fraction of that device's peak that the network reaches: large convolutions and matrices 0.3 to 0.6,
-            small networks 0.01 to 0.1.
-        record, x_test, y_test, batch_size, augment, metrics, eval_batch_size, members_per_batch, devices, shard, compute_dtype: as in
-            `sweep`.
-
-    Returns:
-        `Estimate`, whose text says it in a line, and what to change where it does not fit.
-
-    Raises:
-        ValueError, TypeError: as `sweep`; for a `device` without the network's dtype.
-
-    >>> import jax.numpy as jnp
-    >>> import optax
-    >>> from ntkdecay import training
-    >>> def apply_fn(w, x):
-    ...     return x @ w
-    ...
-    >>> def loss(fx, y):
-    ...     return ((fx - y) ** 2).mean()
-    ...
-    >>> found = training.estimate(
-    ...     lambda key: jnp.zeros((100, 1)), apply_fn, loss, lambda: optax.sgd(0.1), {"seed": [0, 1]}, jnp.ones((4, 100)),
-    ...     jnp.ones((4, 1)), steps=1000, device="H100")
-    >>> found.members, found.steps, found.flops > 2 * 1000 * 4 * 4 * 100
-    (2, 2000, True)
-    """
-    asked = asked_for(
-        init, apply_fn, loss, optimizer, grid, x, y, steps=steps, record=record, x_test=x_test, y_test=y_test,
-        batch_size=batch_size, augment=augment, metrics=metrics, eval_batch_size=eval_batch_size, devices=devices, shard=shard,
-        compute_dtype=compute_dtype,
-    )  # fmt: skip
-    return estimated(*asked, 1 if shard else members_per_batch, device, share)
-
-
-def asked_for(
-    init: Function,
-    apply_fn: Function,
-    loss: Function,
-    optimizer: Optimizer,
-    grid: Grid,
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    steps: Any,
-    record: Steps,
-    x_test: ArrayLike | None,
-    y_test: ArrayLike | None,
-    batch_size: int | None,
-    augment: Augment | None,
-    metrics: Metrics | None,
-    eval_batch_size: int | None,
-    devices: Sequence[Any] | None,
-    shard: Shard | None,
-    compute_dtype: Any,
-) -> tuple[Problem, Data, Plan, Places]:
-    """What the arguments of `sweep` come to, held to each other."""
     given = init.params if isinstance(init, Given) else None
     axes = axes_of(grid)
     data = data_of(x, y, x_test, y_test, given)
@@ -350,4 +205,19 @@ def asked_for(
         None if compute_dtype is None else jnp.dtype(compute_dtype),
         None if shard is None else on,
     )
-    return problem, data, plan, on
+    width = 1 if shard else members_per_batch
+    name = title(progress)
+    silent = name is None or jax.process_index() > 0 or is_estimating()
+    with tqdm(
+        total=int(plan.budget.sum()), desc=name, unit="step", unit_scale=True, disable=silent
+    ) as bar:
+        how = How(on, width, store, save_seconds, return_params, name, bar)
+        found, params, keys = (instead() or trained)(problem, data, plan, how)
+    attributes = {
+        "title": name or "", "commit": commit(), "versions": ", ".join(f"{n} {v}" for n, v in versions().items())
+    }  # fmt: skip
+    result = dataset(axes, found, attributes, keys)
+    if not return_params:
+        return result
+    sizes = tuple(len(values) for values in axes.values())
+    return result, jax.tree.map(lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), params)

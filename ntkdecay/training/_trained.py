@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ntkdecay._tiles import bytes_in
 from ntkdecay.training._distributed import agreed, gathered, share
 from ntkdecay.training._how import How
 from ntkdecay.training._members import Found, Store, member_keys
@@ -85,8 +86,7 @@ def _advance(
             store.save(keys[mine], cells, progress, leaves)
 
     if store is not None:
-        state = jax.tree.leaves(shapes(problem, data, cells))
-        store.probe(len(mine) * sum(leaf.size * leaf.dtype.itemsize for leaf in state))
+        store.probe(len(mine) * bytes_in(shapes(problem, data, cells)))
     places = how.places
     if places.shard is None:
         places = places._replace(devices=places.devices[: len(mine)])
